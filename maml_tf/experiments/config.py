@@ -1,0 +1,196 @@
+"""One experiment as a dataclass. This module imports no TensorFlow: bad settings are refused at once."""
+
+import dataclasses
+import math
+
+from maml_tf.errors import UserError
+from maml_tf.experiments.presets import PRESETS
+
+BASELINES = ("None", "pretrain", "oracle", "random")
+NORMS = ("None", "batch_norm", "layer_norm")
+
+
+def _setting(meaning):
+  return dataclasses.field(metadata={"help": meaning})
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """All settings of a run. `resolve` makes one; a domain's preset has each default, with its source.
+
+  The names and meanings down to `train_update_lr` are those of the published code (cbfinn/maml, main.py).
+  """
+
+  datasource: str = _setting(f"experiment: {', '.join(PRESETS)}")
+  num_classes: int = _setting("classes per task (N of N-way); classification only")
+  baseline: str = _setting(f"what to train in place of MAML: {', '.join(BASELINES)}")
+  pretrain_iterations: int = _setting("iterations of training on all tasks without adaptation")
+  metatrain_iterations: int = _setting("meta-training iterations")
+  meta_batch_size: int = _setting("tasks per meta-iteration")
+  meta_lr: float = _setting("step size of the meta-optimiser, Adam")
+  update_batch_size: int = _setting("support examples per class (K of K-shot)")
+  update_lr: float | None = _setting(
+    "step size alpha of the inner loop; not given to a baseline, it is tuned on validation tasks"
+  )
+  num_updates: int = _setting("inner steps in training")
+  norm: str = _setting(f"normalisation: {', '.join(NORMS)}")
+  num_filters: int = _setting("filters of every convolution; images only")
+  conv: bool = _setting("convolutional rather than fully connected network; images only")
+  max_pool: bool = _setting("max-pooling rather than strided convolutions; images only")
+  stop_grad: bool = _setting("first-order MAML")
+  log: bool = _setting("write TensorBoard event files")
+  logdir: str = _setting("folder of the run directories")
+  resume: bool = _setting("continue from the newest checkpoint; False: put an older run aside and start anew")
+  train: bool = _setting("True to train (and then evaluate), False to evaluate only")
+  test_iter: int = _setting("iteration of the checkpoint to evaluate; 0 or less: the newest")
+  test_set: bool = _setting("evaluate on test tasks rather than validation tasks")
+  train_update_batch_size: int = _setting(
+    "with --train=False: update_batch_size in training, where it differed; -1: did not"
+  )
+  train_update_lr: float = _setting("with --train=False: update_lr in training, where it differed; -1: did not")
+  seed: int = _setting("seed of the initialisation and of every task")
+  init_from: str | None = _setting("SavedModel to start training from, or to evaluate")
+  export: bool = _setting("write the SavedModel of the result into the run directory")
+  eval_tasks: int = _setting("tasks in the evaluation")
+  eval_updates: int = _setting("most inner steps in the evaluation")
+  eval_queries: int = _setting("query examples per task (sinusoid) or per class (images) in the evaluation")
+  jit_compile: bool = _setting("compile the training loop with XLA")
+
+  @property
+  def method(self):
+    """What is trained: maml, pretrain, oracle or random."""
+    if self.baseline != "None":
+      return self.baseline
+    return "pretrain" if self.metatrain_iterations == 0 and self.pretrain_iterations > 0 else "maml"
+
+  @property
+  def iterations(self):
+    """Iterations of the method; the oracle's are all pretraining (as in the published code)."""
+    if self.method == "random":
+      return 0
+    if self.method == "maml":
+      return self.metatrain_iterations
+    return self.pretrain_iterations + self.metatrain_iterations
+
+  @property
+  def pretrains_first(self):
+    """Whether meta-training starts from weights that are pretrained first (both iteration counts given)."""
+    return self.method == "maml" and self.pretrain_iterations > 0
+
+  @property
+  def training_shots(self):
+    return self.update_batch_size if self.train_update_batch_size == -1 else self.train_update_batch_size
+
+  @property
+  def training_lr(self):
+    return self.update_lr if self.train_update_lr == -1 else self.train_update_lr
+
+  def to_dict(self):
+    return dataclasses.asdict(self)
+
+
+def resolve(datasource=None, **given):
+  """The config of a domain: its preset, with what is given on top (None counts as not given).
+
+  Args:
+    datasource: name of the domain; None: sinusoid.
+    **given: settings by name.
+
+  Returns:
+    `Config`.
+
+  Raises:
+    UserError: an unknown name or a value that makes no sense; the message names the flag.
+  """
+  datasource = "sinusoid" if datasource is None else datasource
+  if datasource not in PRESETS:
+    raise UserError(f"--datasource={datasource}: expected one of {', '.join(PRESETS)}")
+  given = {name: value for name, value in given.items() if value is not None}
+  preset = dict(PRESETS[datasource])
+  if given.get("baseline", "None") != "None" or (
+    given.get("metatrain_iterations") == 0 and given.get("pretrain_iterations", 0) > 0
+  ):
+    preset["update_lr"] = None  # a baseline fine-tunes with the best of a grid
+  if given.get("baseline") == "pretrain" and "pretrain_iterations" not in given:
+    # As many iterations as MAML would have; meta-training after them would not be this baseline.
+    given = given | {"pretrain_iterations": given.get("metatrain_iterations", preset["metatrain_iterations"])}
+    given["metatrain_iterations"] = 0
+  config = Config(datasource=datasource, **(preset | given))
+  _check(config)
+  return config
+
+
+def training_settings(config, init_fingerprint=None):
+  """What shapes training, as a JSON-able dict: its hash is in the run directory's name."""
+  settings = {
+    "datasource": config.datasource,
+    "method": config.method,
+    "meta_batch_size": config.meta_batch_size,
+    "meta_lr": config.meta_lr,
+    "shots": config.training_shots,
+    "norm": config.norm,
+    "seed": config.seed,
+  }
+  if config.method == "maml":
+    settings |= {
+      "update_lr": config.training_lr,
+      "num_updates": config.num_updates,
+      "stop_grad": config.stop_grad,
+    }
+  if config.pretrains_first:
+    settings["pretrain_iterations"] = config.pretrain_iterations
+  if init_fingerprint is not None:
+    settings["init_from"] = init_fingerprint
+  return settings
+
+
+def readable_name(config):
+  """The readable part of a run directory's name, in the manner of the published code's."""
+  parts = [
+    config.datasource,
+    config.method,
+    f"mbs_{config.meta_batch_size}",
+    f"ubs_{config.training_shots}",
+  ]
+  if config.method == "maml":
+    parts += [f"numstep{config.num_updates}", f"updatelr{config.training_lr:g}"]
+    parts += ["stopgrad"] if config.stop_grad else []
+  parts += [
+    "nonorm" if config.norm == "None" else config.norm.replace("_", ""),
+    f"seed{config.seed}",
+  ]
+  return ".".join(parts)
+
+
+def _check(config):
+  def require(name, holds, expected):
+    if not holds:
+      raise UserError(f"--{name}={getattr(config, name)}: expected {expected}")
+
+  for name in ("num_classes", "meta_batch_size", "update_batch_size", "num_updates", "num_filters",
+               "eval_tasks", "eval_queries"):  # fmt: skip
+    require(name, getattr(config, name) >= 1, "a whole number of at least 1")
+  for name in ("pretrain_iterations", "metatrain_iterations", "eval_updates", "seed"):
+    require(name, getattr(config, name) >= 0, "a whole number of at least 0")
+  require("seed", config.seed < 2**62, "a number below 2**62")
+  for name in ("meta_lr", "update_lr"):
+    value = getattr(config, name)
+    require(name, value is None or (math.isfinite(value) and value > 0), "a finite number above 0")
+  for name in ("train_update_batch_size", "train_update_lr"):
+    value = getattr(config, name)
+    require(
+      name,
+      value == -1 or (math.isfinite(value) and value > 0),
+      "-1 (as update_...) or a number above 0",
+    )
+    same = getattr(config, name.removeprefix("train_"))
+    require(name, not config.train or value in (-1, same), "-1, or --train=False: training itself goes by "
+            f"--{name.removeprefix('train_')}")  # fmt: skip
+  require("baseline", config.baseline in BASELINES, f"one of {', '.join(BASELINES)}")
+  require("norm", config.norm in NORMS, f"one of {', '.join(NORMS)}")
+  nothing = config.train and config.method != "random" and config.iterations == 0
+  require(
+    "metatrain_iterations",
+    not nothing,
+    "at least 1 (or --pretrain_iterations above 0, or --train=False)",
+  )

@@ -1,0 +1,166 @@
+"""Sinusoid regression (Finn et al. 2017, section 5.1)."""
+
+import tensorflow as tf
+
+from maml_tf import MAML, evaluation, models, randomness, tasks
+from maml_tf.baselines import Pretraining, best_step_size
+from maml_tf.experiments import sinusoid_plots
+from maml_tf.experiments.presets import PUBLISHED_SINUSOID
+from maml_tf.training import optimizers
+from maml_tf.training.learner import SupervisedLearner
+
+EVALUATION_SHOTS = (
+  5,
+  10,
+  20,
+)  # Finn et al. 2017, appendix: trained with 10, evaluated with 5, 10 and 20
+UNTUNED_LR = 0.001  # step size of a baseline while it is trained: only its validation curve depends on it
+
+
+class SinusoidExperiment:
+  """Everything about a run that is particular to sinusoids.
+
+  Args:
+    config: `Config`.
+  """
+
+  def __init__(self, config):
+    self.config = config
+    self.oracle = config.method == "oracle"
+    self.model = make_model(config)
+
+  def learner(self, initial_weights=None, inner_lr=None):
+    """The learner that the config names; `inner_lr` overrides the step size (tuned, for a baseline)."""
+    config = self.config
+    algorithm = MAML if config.method == "maml" else Pretraining
+    rate = inner_lr if inner_lr is not None else config.training_lr
+    return SupervisedLearner(
+      algorithm(
+        self.model,
+        loss="mse",
+        inner_lr=UNTUNED_LR if rate is None else rate,
+        num_updates=config.num_updates,
+        first_order=config.stop_grad,
+      ),
+      train_tasks=self._tasks(config.training_shots, config.training_shots),
+      eval_tasks=self._tasks(config.update_batch_size, config.eval_queries),
+      meta_batch_size=config.meta_batch_size,
+      optimizer=optimizers.Adam(config.meta_lr),
+      eval_updates=config.eval_updates,
+      initial_weights=initial_weights,
+      metadata={"config": config.to_dict()},
+    )
+
+  def on_validation(self, iterations):
+    """A callback that draws fits on held-out sine waves into TensorBoard, about ten times in a run."""
+    every = max(1000, iterations // 10)
+
+    def draw(iteration, state, board):
+      if iteration % every == 0 or iteration == iterations:
+        figure = sinusoid_plots.fits_on_held_out(self, state["weights"], self.config.training_lr or UNTUNED_LR)
+        board.figure(iteration, "fits on held-out sine waves", figure)
+
+    return draw
+
+  def evaluate(self, weights):
+    """Results for every number of shots: {"5": {"inner_lr", "mse": {"mean": [S + 1], "ci95": [S + 1]}}, ...}."""
+    config = self.config
+    split = "test" if config.test_set else "validation"
+    results = {}
+    for shots in sorted({*EVALUATION_SHOTS, config.update_batch_size}):
+      losses = self._loss_function(weights, shots)
+      rate = config.update_lr
+      if rate is None:
+        rate = best_step_size(lambda size, losses=losses: losses(size, "validation"))
+      summary = evaluation.summarise(losses(rate, split))
+      results[str(shots)] = {"inner_lr": rate, "mse": {n: v.tolist() for n, v in summary.items()}}
+    return results
+
+  def plots(self, weights, results, directory):
+    """Writes the run's plots; returns their paths."""
+    rate = results[str(self.config.update_batch_size)]["inner_lr"]
+    return sinusoid_plots.save_all(
+      {
+        "fits": sinusoid_plots.fits_on_held_out(self, weights, rate),
+        "mse": sinusoid_plots.mse_against_steps({self.config.method: results}),
+      },
+      directory,
+    )
+
+  def table(self, results):
+    """Lines of text: the results, beside the published ones."""
+    config = self.config
+    steps = sorted({step for step in (0, 1, 5, 10, config.eval_updates) if step <= config.eval_updates})
+    header = "".join(f"{f'{step} steps' if step != 1 else '1 step':>15}" for step in steps)
+    lines = [
+      f"Mean squared error, {config.method}, {config.eval_tasks} {'test' if config.test_set else 'validation'} "
+      f"tasks, {config.eval_queries} query points each, 95 % intervals",
+      f"{'':24}{header}",
+    ]
+    for shots, result in results.items():
+      mean, ci95 = result["mse"]["mean"], result["mse"]["ci95"]
+      cells = "".join(f"{f'{mean[step]:.2f} ± {ci95[step]:.2f}':>15}" for step in steps)
+      label = f"{shots:>2} shots, alpha {result['inner_lr']:g}"
+      lines.append(f"{label:24}{cells}")
+      published = PUBLISHED_SINUSOID.get(config.method, {}) if shots == "5" else {}
+      if published:
+        cells = "".join(f"{f'{published[s]:.2f}       ' if s in published else '':>15}" for s in steps)
+        lines.append(f"{'   published (table 2)':24}{cells}".rstrip())
+    return lines
+
+  def fit(self, weights, inner_lr, shots, grid, index=0, half=None, steps=(0, 1, 10)):
+    """One held-out sine wave and its fits after some numbers of steps.
+
+    Args:
+      weights: the initialisation.
+      inner_lr: step size.
+      shots: support points.
+      grid: inputs [n] at which to predict.
+      index: which of the held-out waves; the same ones for every method and seed of weights.
+      half: None, "left" or "right", as in `tasks.Sinusoid`.
+      steps: numbers of gradient steps.
+
+    Returns:
+      Dict of NumPy arrays: "support_x", "support_y" [shots], "truth" [n], and "fits": step -> [n].
+    """
+    distribution = self._tasks(shots, 1, half)
+    # A seed of the figure, not of the run: figures of different runs show the same waves.
+    seed = randomness.fold(randomness.make_seed(0), "figure", index)
+    amplitude, phase = distribution.sample_parameters(seed, 1)
+    grid = tf.reshape(tf.cast(grid, tf.float32), [1, -1, 1])
+    support = distribution.sample(seed, 1)
+    query = distribution.batch(amplitude, phase, grid, grid)
+    maml = MAML(self.model, loss="mse", inner_lr=inner_lr)
+    adapted = maml.adapt(weights, support.support_x, support.support_y, max(steps))
+    return {
+      "support_x": support.support_x[0, :, 0].numpy(),
+      "support_y": support.support_y[0, :, 0].numpy(),
+      "truth": query.query_y[0, :, 0].numpy(),
+      "fits": {s: self.model.apply(adapted[s], query.query_x)[0, :, 0].numpy() for s in steps},
+    }
+
+  def _tasks(self, num_support, num_query, half=None):
+    return tasks.Sinusoid(num_support, num_query, half=half, oracle=self.oracle)
+
+  def _loss_function(self, weights, shots):
+    """(step size, split) -> losses [S + 1, tasks]."""
+    config = self.config
+
+    @tf.function
+    def evaluate(rate, seed):
+      maml = MAML(self.model, loss="mse", inner_lr=rate)
+      return evaluation.evaluate_blocks(
+        lambda batch: maml.evaluate(weights, batch, config.eval_updates),
+        self._tasks(shots, config.eval_queries),
+        seed,
+        config.eval_tasks,
+      )["loss"]
+
+    root = randomness.make_seed(config.seed)
+    return lambda rate, split: evaluate(tf.constant(rate), randomness.fold(root, split))
+
+
+def make_model(config):
+  """The paper's network, 40-40 ReLU, on x, or on (x, amplitude, phase) for the oracle."""
+  norm = None if config.norm == "None" else config.norm
+  return models.MLP(input_shape=(3 if config.method == "oracle" else 1,), norm=norm)

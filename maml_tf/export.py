@@ -1,0 +1,147 @@
+"""SavedModels that adapt: written here, used with TensorFlow alone."""
+
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+
+import tensorflow as tf
+
+from maml_tf import maml
+from maml_tf.errors import UserError
+
+FORMAT_VERSION = 1
+
+
+class AdaptationModule(tf.Module):
+  """An initialisation together with the computations that adapt it and predict.
+
+  Args:
+    algorithm: has `model` and an inner loop: `MAML` or a relative.
+    weights: dict of name -> tensor: the meta-learned initialisation.
+    specs: `TaskBatch` of `tf.TensorSpec` of one task (`TaskDistribution.specs`); the number of examples is left free.
+    metadata: JSON-able dict that travels with the artefact.
+  """
+
+  def __init__(self, algorithm, weights, specs, metadata=None):
+    super().__init__(name="adaptation")
+    # Not attributes: `tf.Module` would try to save them. The functions below close over them.
+    model = algorithm.model
+    dtype = next(iter(weights.values())).dtype
+    self._weights = {name: tf.Variable(value, name=name.replace("/", "_")) for name, value in weights.items()}
+    self._fixed = list(getattr(model, "fixed_variables", []))
+    text = json.dumps({"format_version": FORMAT_VERSION, **(metadata or {})})
+
+    x_dtype = dtype if specs.support_x.dtype.is_floating else specs.support_x.dtype
+    x = tf.TensorSpec([None, *specs.support_x.shape[1:]], x_dtype)
+    y_shape, y_dtype = [None, *specs.support_y.shape[1:]], specs.support_y.dtype
+    # A loaded function accepts only the dtypes that it was traced with, so labels get both usual widths.
+    y_specs = [tf.TensorSpec(y_shape, d) for d in ([tf.int64, tf.int32] if y_dtype.is_integer else [y_dtype])]
+    steps = tf.TensorSpec([], tf.int32)
+    plain = {n: tf.TensorSpec(w.shape, w.dtype) for n, w in weights.items() if n in model.weight_shapes}
+
+    @tf.function
+    def initialization():
+      return {name: tf.identity(variable) for name, variable in self._weights.items()}
+
+    @tf.function
+    def adapt(support_x, support_y, num_updates):
+      support = support_x[tf.newaxis], support_y[tf.newaxis]
+      adapted = algorithm.adapt_final(initialization(), *support, num_updates)
+      return {name: weight[0] for name, weight in adapted.items()}
+
+    @tf.function
+    def predict(weights, x):
+      return model.apply(weights, x)
+
+    @tf.function
+    def adapt_and_predict(support_x, support_y, query_x, num_updates):
+      return predict(adapt(support_x, support_y, num_updates), query_x)
+
+    @tf.function
+    def metadata_json():
+      return tf.constant(text)
+
+    initialization.get_concrete_function()
+    metadata_json.get_concrete_function()
+    predict.get_concrete_function(plain, x)
+    for y in y_specs:
+      adapt.get_concrete_function(x, y, steps)
+      adapt_and_predict.get_concrete_function(x, y, x, steps)
+    self.initialization, self.adapt = initialization, adapt
+    self.predict, self.adapt_and_predict = predict, adapt_and_predict
+    self.metadata_json = metadata_json
+    named = [tf.TensorSpec(s.shape, s.dtype, name=n) for n, s in
+             (("support_x", x), ("support_y", y_specs[0]), ("query_x", x), ("num_updates", steps))]  # fmt: skip
+
+    @tf.function(input_signature=named)
+    def signature(support_x, support_y, query_x, num_updates):
+      return {"outputs": adapt_and_predict(support_x, support_y, query_x, num_updates)}
+
+    self.signatures = {"adapt_and_predict": signature}
+
+
+def save(learner, state, path):
+  """Writes the SavedModel of a learner's state, whole or not at all; an older one at `path` is replaced.
+
+  Args:
+    learner: a `Learner`.
+    state: its state.
+    path: folder to write.
+  """
+  module = learner.export_module(state)
+  path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+  try:
+    tf.saved_model.save(module, str(temporary / "new"), signatures=module.signatures)
+    if path.exists():
+      os.replace(path, temporary / "old")
+    os.replace(temporary / "new", path)
+  finally:
+    shutil.rmtree(temporary, ignore_errors=True)
+
+
+def load_initialization(path, expected_shapes=None):
+  """Reads the initialisation of a SavedModel that `save` wrote.
+
+  Args:
+    path: its folder.
+    expected_shapes: dict of name -> shape that it has to match; None: anything goes.
+
+  Returns:
+    (dict of name -> tensor, metadata dict).
+
+  Raises:
+    UserError: not a SavedModel of this package, of a newer format, or of another architecture.
+  """
+  if not (pathlib.Path(path) / "saved_model.pb").is_file():
+    raise UserError(f"{path}: no SavedModel here (a folder with saved_model.pb was expected)")
+  try:
+    module = tf.saved_model.load(str(path))
+    weights = module.initialization()
+    metadata = json.loads(module.metadata_json().numpy())
+  except Exception as error:
+    first_line = str(error).strip().split("\n")[0]
+    raise UserError(f"{path}: not a SavedModel that maml_tf exported ({first_line})") from error
+  if metadata["format_version"] > FORMAT_VERSION:
+    raise UserError(
+      f"{path}: its format version is {metadata['format_version']}, this package reads up to "
+      f"{FORMAT_VERSION}; install a newer maml_tf"
+    )
+  if expected_shapes is not None:
+    _check_shapes(path, {n: tuple(w.shape) for n, w in weights.items()}, expected_shapes)
+    weights = {name: weights[name] for name in expected_shapes}
+  return weights, metadata
+
+
+def _check_shapes(path, found, expected):
+  for name, shape in expected.items():
+    if name not in found:
+      raise UserError(f"{path}: another architecture: it has no weight {name}, which this model needs")
+    if found[name] != tuple(shape):
+      raise UserError(f"{path}: another architecture: {name} is {found[name]}, this model needs {tuple(shape)}")
+  extra = [n for n in found if n not in expected and not n.startswith(maml.STEP_SIZE_PREFIX)]
+  if extra:
+    raise UserError(f"{path}: another architecture: it has a weight {extra[0]}, which this model lacks")

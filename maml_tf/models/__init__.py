@@ -1,0 +1,8 @@
+"""Models whose forward pass is also a pure function of explicit weights."""
+
+from maml_tf.models.conv import ConvNet
+from maml_tf.models.explicit import ExplicitModel
+from maml_tf.models.keras_model import KerasModel, from_keras
+from maml_tf.models.mlp import MLP
+
+__all__ = ["MLP", "ConvNet", "ExplicitModel", "KerasModel", "from_keras"]

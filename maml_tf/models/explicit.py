@@ -1,0 +1,143 @@
+"""The base class: a Keras model whose forward pass is also a pure function of its weights."""
+
+import dataclasses
+from collections.abc import Callable
+
+import keras
+import tensorflow as tf
+
+from maml_tf import randomness
+from maml_tf.models import layers
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightSpec:
+  """One weight: its plain shape (no task axis), its initialiser, and whether the inner loop changes it."""
+
+  shape: tuple
+  initializer: Callable
+  adapted: bool = True
+
+
+class ExplicitModel(keras.Model):
+  """A Keras model that also computes with explicit weights, shared or one set per task.
+
+  A subclass passes its weights to `__init__` and implements `forward`. Everything else follows.
+
+  Args:
+    input_shape: shape of one example, without batch or task axes.
+    specs: dict of weight name -> `WeightSpec`, in layer order.
+  """
+
+  def __init__(self, input_shape, specs, name=None):
+    super().__init__(name=name)
+    self.example_shape = tuple(input_shape)
+    self._specs = specs
+    self._variables = {
+      name: self.add_weight(name=name.replace("/", "_"), shape=spec.shape, initializer=spec.initializer)
+      for name, spec in specs.items()
+    }
+    self.built = True
+
+  @property
+  def weight_shapes(self):
+    """Dict of weight name -> plain shape, in layer order."""
+    return {name: tuple(spec.shape) for name, spec in self._specs.items()}
+
+  @property
+  def adapted_names(self):
+    """Names of the weights that the inner loop changes, in layer order."""
+    return [name for name, spec in self._specs.items() if spec.adapted]
+
+  def initial_weights(self, seed=0):
+    """Fresh weights of a Python integer seed, in `keras.config.floatx()`; seed=None: the model's current values.
+
+    Returns:
+      Dict of name -> tensor, every meta-parameter, in layer order.
+    """
+    if seed is None:
+      return {name: tf.convert_to_tensor(v.value) for name, v in self._variables.items()}
+    return {
+      name: initialise(spec.initializer, spec.shape, keras.config.floatx(), seed, name)
+      for name, spec in self._specs.items()
+    }
+
+  def apply(self, weights, x, statistics=None):
+    """The forward pass as a pure function.
+
+    Args:
+      weights: dict like `initial_weights`; each tensor plain (shared) or with a leading task axis T. Other
+        names are ignored.
+      x: [n, ...] with plain weights, or [T, n, ...]. Cast to the dtype of the weights.
+      statistics: None, or normalisation statistics as `apply_with_statistics` returns them, to be used instead of
+        this batch's own.
+
+    Returns:
+      Outputs [n, ...] or [T, n, ...] in the dtype of the weights; logits for classifiers.
+    """
+    return self._apply(weights, x, statistics)[0]
+
+  def apply_with_statistics(self, weights, x):
+    """As `apply`; returns (outputs, statistics), the normalisation statistics of this batch."""
+    return self._apply(weights, x, None)
+
+  def forward(self, weights, x, normalise):
+    """The network itself. Subclasses implement it.
+
+    Args:
+      weights: dict of name -> tensor, plain or with a leading T.
+      x: [T, n, ...].
+      normalise: function (name, x, beta) -> x, batch normalisation that keeps the books on statistics.
+
+    Returns:
+      [T, n, ...].
+    """
+    raise NotImplementedError(f"{type(self).__name__} must implement forward(weights, x, normalise)")
+
+  def call(self, inputs):
+    return self.apply(self.initial_weights(seed=None), inputs)
+
+  def _apply(self, weights, x, statistics):
+    weights = {name: tf.convert_to_tensor(weights[name]) for name in self._specs}
+    dtype = next(iter(weights.values())).dtype
+    x = tf.cast(tf.convert_to_tensor(x), dtype)
+    has_tasks = self._check_rank(x)
+    used = {}
+
+    def normalise(name, x, beta):
+      given = statistics and (statistics[f"{name}/mean"], statistics[f"{name}/variance"])
+      x, (used[f"{name}/mean"], used[f"{name}/variance"]) = layers.batch_norm(x, beta, given)
+      return x
+
+    outputs = self.forward(weights, x if has_tasks else x[tf.newaxis], normalise)
+    if has_tasks:
+      return outputs, used
+    return outputs[0], {name: value[0] if value.shape.rank == 2 else value for name, value in used.items()}
+
+  def _check_rank(self, x):
+    """Whether x has a task axis; an error with the received shape where it fits neither form."""
+    expected = len(self.example_shape)
+    extra = x.shape.rank - expected
+    if extra not in (1, 2) or not x.shape[extra:].is_compatible_with(self.example_shape):
+      raise ValueError(
+        f"{self.name}: expected inputs [n, {_sizes(self.example_shape)}] or "
+        f"[T, n, {_sizes(self.example_shape)}], got shape {tuple(x.shape)}"
+      )
+    return extra == 2
+
+
+def initialise(initializer, shape, dtype, seed, name):
+  """Values of a Keras initialiser for one weight, from a seed of its own derived from the run's seed and its name."""
+  return initializer_with_seed(initializer, seed, name)(tuple(shape), dtype=dtype)
+
+
+def initializer_with_seed(initializer, seed, name):
+  """A copy of a Keras initialiser whose seed depends on (seed, name) alone; one without randomness is unchanged."""
+  config = initializer.get_config()
+  if "seed" not in config:
+    return initializer
+  return type(initializer).from_config(config | {"seed": randomness.name_to_int(f"{seed}/{name}")})
+
+
+def _sizes(shape):
+  return ", ".join("?" if size is None else str(size) for size in shape)

@@ -1,0 +1,39 @@
+"""Stateless randomness: a seed is an int32 tensor of shape [2], and every stream is a fold of the run's seed.
+
+The same seed has to give the same tasks in a graph and under XLA. So the generator is named (`philox`; the default
+differs between the two), and floats are made here from random integers: the integers agree, but the two turn them into
+floats in different ways (seen with TensorFlow 2.21).
+"""
+
+import zlib
+
+import tensorflow as tf
+
+ALGORITHM = "philox"
+
+
+def name_to_int(name):
+  """A non-negative 31-bit integer for a name, the same in every process (Python's `hash` is not)."""
+  return zlib.crc32(name.encode()) & 0x7FFFFFFF
+
+
+def make_seed(seed):
+  """The seed tensor, int32 [2], of a non-negative Python integer below 2**62."""
+  return tf.constant([seed & 0x7FFFFFFF, (seed >> 31) & 0x7FFFFFFF], tf.int32)
+
+
+def fold(seed, *path):
+  """The seed of a stream: folds each name (str) or index (integer or scalar tensor) of `path` into `seed`."""
+  for part in path:
+    index = name_to_int(part) if isinstance(part, str) else part
+    seed = tf.random.fold_in(tf.cast(seed, tf.int32), tf.cast(index, tf.int32), alg=ALGORITHM)
+  return seed
+
+
+def uniform(seed, shape, low, high, dtype):
+  """Uniform floats in [low, high), of dtype tf.float32 (24 random bits) or tf.float64 (53)."""
+  dtype = tf.as_dtype(dtype)
+  word, bits = {tf.float32: (tf.uint32, 24), tf.float64: (tf.uint64, 53)}[dtype]
+  words = tf.random.stateless_uniform(shape, seed, None, None, word, alg=ALGORITHM)
+  words = tf.bitwise.right_shift(words, tf.constant(8 * word.size - bits, word))
+  return low + (high - low) * (tf.cast(words, dtype) * tf.constant(2.0**-bits, dtype))

@@ -1,0 +1,91 @@
+"""What a task is: a support set to adapt on and a query set to be judged by."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+
+class TaskBatch(NamedTuple):
+  """A batch of tasks; every field is [T, n, ...], the masks [T, n] (true where an example counts; None: all do)."""
+
+  support_x: Any
+  support_y: Any
+  query_x: Any
+  query_y: Any
+  support_mask: Any = None
+  query_mask: Any = None
+
+
+class TaskDistribution:
+  """A distribution of tasks. Subclass it and implement `sample` with TensorFlow operations.
+
+  Attributes:
+    compiles: whether `sample` can be compiled by XLA.
+  """
+
+  compiles = True
+
+  def sample(self, seed, num_tasks):
+    """Draws tasks.
+
+    Args:
+      seed: int32 or int64 tensor [2]; the same seed gives the same tasks.
+      num_tasks: integer or scalar tensor.
+
+    Returns:
+      `TaskBatch`.
+    """
+    raise NotImplementedError(f"{type(self).__name__} must implement sample(seed, num_tasks)")
+
+  def specs(self):
+    """`TaskBatch` of `tf.TensorSpec` without the task axis: shapes [n, ...] and dtypes of one task."""
+    traced = tf.function(lambda seed: self.sample(seed, 1)).get_concrete_function(tf.TensorSpec([2], tf.int32))
+    return TaskBatch(*(t if t is None else tf.TensorSpec(t.shape[1:], t.dtype) for t in traced.structured_outputs))
+
+
+def from_generator(python_generator):
+  """Tasks from Python.
+
+  Args:
+    python_generator: a function of one `numpy.random.Generator` that yields tasks without end, each a tuple of arrays
+      (support_x, support_y, query_x, query_y), [n, ...] each, the same shapes and dtypes every time. All its
+      randomness must come from its argument: that makes a run reproducible from its seed.
+
+  Returns:
+    A `TaskDistribution`. It runs Python once per sampled batch, so it is slower than sampling in the graph and
+    cannot be compiled by XLA.
+  """
+  return _GeneratorTasks(python_generator)
+
+
+class _GeneratorTasks(TaskDistribution):
+  compiles = False
+
+  def __init__(self, python_generator):
+    self._generator = python_generator
+    first = self._draw(np.zeros(2, np.int64), 1)
+    self._specs = [tf.TensorSpec([None, *a.shape[1:]], a.dtype) for a in first]
+
+  def sample(self, seed, num_tasks):
+    arrays = tf.numpy_function(
+      self._draw,
+      [tf.cast(seed, tf.int64), num_tasks],
+      [s.dtype for s in self._specs],
+      stateful=False,
+    )
+    return TaskBatch(*(tf.ensure_shape(a, s.shape) for a, s in zip(arrays, self._specs, strict=True)))
+
+  def _draw(self, seed, num_tasks):
+    # SeedSequence wants non-negative words; a folded seed may have its sign bit set.
+    rng = np.random.default_rng(np.asarray(seed, np.int64) & 0xFFFFFFFF)
+    tasks = []
+    for task in self._generator(rng):
+      tasks.append(task)
+      if len(tasks) == num_tasks:
+        break
+    if len(tasks) < num_tasks:
+      raise ValueError(
+        f"from_generator: the generator stopped after {len(tasks)} of {num_tasks} tasks; it must not end"
+      )
+    return [np.stack(arrays) for arrays in zip(*tasks, strict=True)]

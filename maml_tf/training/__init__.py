@@ -1,0 +1,1 @@
+"""Training of anything that follows the `Learner` protocol."""

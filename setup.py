@@ -1,0 +1,45 @@
+"""Package metadata. Every dependency carries the lowest version that is known to work."""
+
+import pathlib
+
+from setuptools import find_packages, setup
+
+# tf-agents pins a pygame without wheels for Python 3.12, so it is offered below that only.
+TF_AGENTS = [
+  "tf-agents>=0.18.0; python_version < '3.12'",
+  "tf-keras>=2.16; python_version < '3.12'",
+]
+
+setup(
+  name="maml_tf",
+  version="0.1.0",
+  description="Model-agnostic meta-learning (Finn et al. 2017) on TensorFlow 2 and Keras 3",
+  long_description=pathlib.Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+  long_description_content_type="text/markdown",
+  license="MIT",
+  packages=find_packages(include=["maml_tf", "maml_tf.*"]),
+  python_requires=">=3.10",
+  install_requires=[
+    "tensorflow>=2.18",
+    "keras>=3.5",
+    "tensorflow-datasets>=4.9.7",
+    "importlib_resources>=6.0",  # tensorflow-datasets needs it and does not name it
+    "gymnasium[mujoco]>=1.1",
+    "mujoco>=3.3.0",
+    "absl-py>=2.0",
+    "tensorboard>=2.18",  # TensorFlow 2.21 no longer brings it
+    "matplotlib>=3.8",
+    "tqdm>=4.66",
+    "numpy>=1.26",
+  ],
+  extras_require={
+    "tf-agents": TF_AGENTS,
+    "test": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.6", "scipy>=1.11", *TF_AGENTS],
+    "bench": ["torch>=2.2"],
+  },
+  classifiers=[
+    "License :: OSI Approved :: MIT License",
+    "Programming Language :: Python :: 3",
+    "Topic :: Scientific/Engineering :: Artificial Intelligence",
+  ],
+)
