@@ -79,7 +79,7 @@ class AdaptationModule(tf.Module):
     def signature(support_x, support_y, query_x, num_updates):
       return {"outputs": adapt_and_predict(support_x, support_y, query_x, num_updates)}
 
-    self.signatures = {"adapt_and_predict": signature}
+    self.saved_signatures = {"adapt_and_predict": signature}
 
 
 def save(learner, state, path):
@@ -95,7 +95,7 @@ def save(learner, state, path):
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
   try:
-    tf.saved_model.save(module, str(temporary / "new"), signatures=module.signatures)
+    tf.saved_model.save(module, str(temporary / "new"), signatures=module.saved_signatures)
     if path.exists():
       os.replace(path, temporary / "old")
     os.replace(temporary / "new", path)

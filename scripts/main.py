@@ -1,5 +1,6 @@
 """Trains or evaluates one experiment. `python scripts/main.py --help` lists the flags; with none it is the sinusoid."""
 
+import contextlib
 import dataclasses
 import os
 import shlex
@@ -43,6 +44,20 @@ def parse(argv):
   return resolve(**{f.name: flags.FLAGS[f.name].value for f in dataclasses.fields(Config)})
 
 
+@contextlib.contextmanager
+def native_messages_hidden():
+  """Keeps what TensorFlow's C++ code prints while it starts from the terminal; Python's own errors still show."""
+  sys.stderr.flush()
+  kept, sink = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+  os.dup2(sink, 2)
+  try:
+    yield
+  finally:
+    os.dup2(kept, 2)
+    os.close(kept)
+    os.close(sink)
+
+
 def main(argv):
   try:
     config = parse(argv)
@@ -50,7 +65,11 @@ def main(argv):
     print(f"main.py: {error}", file=sys.stderr)
     return 2
   try:
-    from maml_tf.experiments import run
+    with native_messages_hidden():
+      import tensorflow as tf
+
+      tf.config.list_physical_devices()
+      from maml_tf.experiments import run
 
     run.run(config, command=f"python {shlex.join(argv)}")
   except UserError as error:

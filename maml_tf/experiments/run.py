@@ -12,7 +12,7 @@ from maml_tf.experiments.config import readable_name, training_settings
 from maml_tf.experiments.sinusoid import SinusoidExperiment
 from maml_tf.training.checkpoints import CheckpointFolder
 from maml_tf.training.run_directory import RunDirectory, name_of
-from maml_tf.training.trainer import Schedule, Trainer
+from maml_tf.training.trainer import Trainer
 
 EXPERIMENTS = {"sinusoid": SinusoidExperiment}
 RESULTS_FORMAT_VERSION = 1
@@ -103,11 +103,11 @@ def _train(config, experiment, learner, directory, say):
     learner,
     directory,
     config.seed,
-    Schedule(config.iterations),
+    experiment.schedule(),
     config=config.to_dict(),
     jit_compile=config.jit_compile,
     tensorboard=config.log,
-    on_validation=experiment.on_validation(config.iterations) if config.log else None,
+    on_validation=experiment.on_validation() if config.log else None,
     say=say,
   )
   return trainer.train()

@@ -99,6 +99,7 @@ class Trainer:
       }
     started = time.perf_counter()
     self._advance(state, iteration, 0)  # traces and compiles; runs no step
+    self._validate_all(state, num_tasks=0)
     compile_seconds = time.perf_counter() - started
     board.scalars(0, {"seconds": compile_seconds}, "compile")
     started = time.perf_counter()
@@ -156,8 +157,7 @@ class Trainer:
     return state, {n: value / tf.cast(scale, value.dtype) for n, value in sums.items()}, done
 
   def _validate(self, state, iteration, best, log, board):
-    seed = randomness.fold(randomness.make_seed(self.seed), "validation")
-    results = self._evaluate(state, seed, tf.constant(self.schedule.validation_tasks))
+    results = self._validate_all(state, self.schedule.validation_tasks)
     means = {name: evaluation.summarise(values)["mean"] for name, values in results.items()}
     values = {f"{n}/step_{k}": m for n, mean in means.items() for k, m in enumerate(mean)}
     log.write(iteration, values)
@@ -169,6 +169,10 @@ class Trainer:
       best = {"iteration": iteration, "score": score}
       self.checkpoints.save_best(state, self._metadata(iteration, best))
     return best
+
+  def _validate_all(self, state, num_tasks):
+    seed = randomness.fold(randomness.make_seed(self.seed), "validation")
+    return self._evaluate(state, seed, tf.constant(num_tasks))
 
   def _restore(self):
     state = self.learner.initial_state(self.seed)
