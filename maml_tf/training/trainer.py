@@ -98,8 +98,8 @@ class Trainer:
         "resumed_from": first,
       }
     started = time.perf_counter()
-    self._advance(state, iteration, 0)  # traces and compiles; runs no step
-    self._validate_all(state, num_tasks=0)
+    self._advance(state, iteration, 0)  # traces and compiles
+    self._validate_all(state, num_tasks=1)
     compile_seconds = time.perf_counter() - started
     board.scalars(0, {"seconds": compile_seconds}, "compile")
     started = time.perf_counter()
