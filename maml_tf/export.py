@@ -31,7 +31,7 @@ class AdaptationModule(tf.Module):
     dtype = next(iter(weights.values())).dtype
     self._weights = {name: tf.Variable(value, name=name.replace("/", "_")) for name, value in weights.items()}
     self._fixed = list(getattr(model, "fixed_variables", []))
-    text = json.dumps({"format_version": FORMAT_VERSION, **(metadata or {})})
+    text = json.dumps({"format_version": FORMAT_VERSION, "weights": list(weights), **(metadata or {})})
 
     x_dtype = dtype if specs.support_x.dtype.is_floating else specs.support_x.dtype
     x = tf.TensorSpec([None, *specs.support_x.shape[1:]], x_dtype)
@@ -120,8 +120,9 @@ def load_initialization(path, expected_shapes=None):
     raise UserError(f"{path}: no SavedModel here (a folder with saved_model.pb was expected)")
   try:
     module = tf.saved_model.load(str(path))
-    weights = module.initialization()
+    loaded = module.initialization()
     metadata = json.loads(module.metadata_json().numpy())
+    weights = {name: loaded[name] for name in metadata["weights"]}  # a SavedModel forgets the order of a dict
   except Exception as error:
     first_line = str(error).strip().split("\n")[0]
     raise UserError(f"{path}: not a SavedModel that maml_tf exported ({first_line})") from error

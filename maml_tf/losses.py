@@ -67,7 +67,7 @@ def per_task(per_example, mask=None, shots=None):
   if rank is not None and rank > 2:
     per_example = tf.reduce_mean(per_example, axis=list(range(2, rank)))
   if mask is not None:
-    # `where`, not a product: a padded example may hold anything, and 0 * inf is not 0.
+    # `where`, not a product: the loss of a padded example may overflow, and 0 * inf is not 0.
     per_example = tf.where(tf.cast(mask, tf.bool), per_example, tf.zeros_like(per_example))
   if shots is not None:
     return tf.reduce_sum(per_example, axis=1) / tf.cast(shots, per_example.dtype)

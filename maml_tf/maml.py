@@ -35,7 +35,7 @@ def inner_update(loss_fn, weights, inner_lr, first_order=False):
   gradients = _gradients(tape, task_losses, adapted)
   if first_order:
     gradients = tf.nest.map_structure(tf.stop_gradient, gradients)
-  stepped = {n: adapted[n] - tf.cast(rates[n], adapted[n].dtype) * gradients[n] for n in adapted}
+  stepped = {n: adapted[n] - _cast(rates[n], adapted[n].dtype) * gradients[n] for n in adapted}
   return weights | stepped
 
 
@@ -92,9 +92,19 @@ def _stack_steps(inner_lr):
     return lambda step: inner_lr
   names = {name for rates in inner_lr for name in rates}
   # A name that is missing at one step is not adapted there: its step size is zero.
-  stacked = {n: tf.stack([tf.convert_to_tensor(r.get(n, 0.0)) for r in inner_lr]) for n in names}
+  stacked = {n: _stack([rates.get(n, 0.0) for rates in inner_lr]) for n in names}
   last = len(inner_lr) - 1
   return lambda step: {n: tf.gather(values, tf.minimum(step, last)) for n, values in stacked.items()}
+
+
+def _stack(rates):
+  dtype = next((rate.dtype for rate in rates if tf.is_tensor(rate)), tf.float32)
+  return tf.stack([_cast(rate, dtype) for rate in rates])
+
+
+def _cast(rate, dtype):
+  """A step size in that dtype. `tf.cast` alone would take a Python float through float32."""
+  return tf.cast(rate, dtype) if tf.is_tensor(rate) else tf.constant(rate, dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -275,7 +285,7 @@ class MAML:
 
     if isinstance(self.inner_lr, list):
       dtype = next(iter(weights.values())).dtype
-      return [{n: tf.cast(r, dtype) for n, r in as_dict(rate).items()} for rate in self.inner_lr]
+      return [{n: _cast(r, dtype) for n, r in as_dict(rate).items()} for rate in self.inner_lr]
     return as_dict(self.inner_lr)
 
   def _give_task_axis(self, weights, support_x):

@@ -6,11 +6,9 @@ Every contender samples its own tasks, adapts with second-order MAML and steps A
 rounds, and the ratios are those of the medians. PyTorch comes with `pip install "maml_tf[bench]"`.
 """
 
-import contextlib
 import dataclasses
 import json
 import math
-import os
 import pathlib
 import statistics
 import subprocess
@@ -18,9 +16,10 @@ import sys
 import tempfile
 import time
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from absl import flags
+from common import import_tensorflow, main_of
 
-from absl import app, flags
+from maml_tf.errors import UserError
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("rounds", 5, "rounds in which every contender is timed once", lower_bound=1)
@@ -138,10 +137,10 @@ def time_main(iterations):
 def sinusoid():
   try:
     import torch
-  except ImportError:
-    sys.exit('benchmark.py: PyTorch is not installed; pip install "maml_tf[bench]" (or torch) brings it')
-  with contextlib.redirect_stderr(open(os.devnull, "w")):
-    from maml_tf.experiments import provenance
+  except ImportError as error:
+    raise UserError('PyTorch is not installed; pip install ".[bench]" (or torch) brings it') from error
+  import_tensorflow()
+  from maml_tf.experiments import provenance
 
   contenders = [
     maml_tf_contender(True), maml_tf_contender(False), torch_contender(True), torch_contender(False),
@@ -173,10 +172,10 @@ def sinusoid():
 BENCHMARKS = {"sinusoid": sinusoid}
 
 
-def main(argv):
-  if len(argv) != 2 or argv[1] not in BENCHMARKS:
-    sys.exit(f"benchmark.py: expected one of {', '.join(BENCHMARKS)} as the argument, got {argv[1:]}")
-  results = BENCHMARKS[argv[1]]()
+def measure(arguments):
+  if len(arguments) != 1 or arguments[0] not in BENCHMARKS:
+    raise UserError(f"expected one argument of {', '.join(BENCHMARKS)}, got {' '.join(arguments) or 'none'}")
+  results = BENCHMARKS[arguments[0]]()
   if FLAGS.output:
     from maml_tf.training.checkpoints import write_atomically
 
@@ -184,4 +183,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-  app.run(main)
+  sys.exit(main_of(measure, __doc__))

@@ -167,4 +167,4 @@ class SinusoidExperiment:
 def make_model(config):
   """The paper's network, 40-40 ReLU, on x, or on (x, amplitude, phase) for the oracle."""
   norm = None if config.norm == "None" else config.norm
-  return models.MLP(input_shape=(3 if config.method == "oracle" else 1,), norm=norm)
+  return models.MLP(input_shape=(3 if config.method == "oracle" else 1,), norm=norm, stddev=config.init_stddev)

@@ -34,7 +34,7 @@ def figure_2(experiments, index=0):
   """The paper's figure 2: MAML and pretrained fits for K = 5 and 10, with points from all, then half, of the range.
 
   Args:
-    experiments: method -> (experiment, weights, function shots -> step size), for "maml" and "pretrain".
+    experiments: method -> (experiment, weights, dict of shots -> step size), for "maml" and "pretrain".
     index: which held-out sine wave.
   """
   columns = [(method, shots) for method in ("maml", "pretrain") for shots in (5, 10)]
@@ -42,8 +42,8 @@ def figure_2(experiments, index=0):
   axes = figure.subplots(2, len(columns), sharex=True, sharey=True)
   for row, half in enumerate((None, "right")):
     for column, (method, shots) in enumerate(columns):
-      experiment, weights, step_size = experiments[method]
-      rate = step_size(shots)
+      experiment, weights, step_sizes = experiments[method]
+      rate = step_sizes[shots]
       draw_fit(axes[row, column], experiment.fit(weights, rate, shots, GRID, index, half))
       if row == 0:
         axes[row, column].set_title(f"{METHOD_STYLES[method][1]}, K = {shots}, step size {rate:g}", fontsize=10)

@@ -13,7 +13,7 @@ NORMS = (None, "batch_norm", "layer_norm")
 
 
 class MLP(ExplicitModel):
-  """ReLU network with initial weights from a truncated normal of deviation 0.01 and zero biases.
+  """ReLU network with initial weights from a truncated normal and zero biases.
 
   Source: Finn et al. 2017, section 5.1 and appendix A; cbfinn/maml, `construct_fc_weights` in maml.py.
 
@@ -23,16 +23,17 @@ class MLP(ExplicitModel):
     input_shape: shape of one example; flattened.
     norm: None, "batch_norm" (shift only) or "layer_norm", before each ReLU. Norm weights are meta-learned and
       not adapted.
+    stddev: deviation of the initial weights; the published code's is 0.01.
   """
 
-  def __init__(self, output_dim=1, hidden=(40, 40), input_shape=(1,), norm=None, name=None):
+  def __init__(self, output_dim=1, hidden=(40, 40), input_shape=(1,), norm=None, stddev=0.01, name=None):
     check_norm(norm)
-    self._config = dict(output_dim=output_dim, hidden=tuple(hidden), input_shape=input_shape, norm=norm)
+    self._config = dict(output_dim=output_dim, hidden=tuple(hidden), input_shape=input_shape, norm=norm, stddev=stddev)
     self._num_hidden, self._norm = len(hidden), norm
     sizes = [math.prod(input_shape), *hidden, output_dim]
     specs = {}
     for i, (size_in, size_out) in enumerate(itertools.pairwise(sizes)):
-      specs[f"dense_{i}/kernel"] = WeightSpec((size_in, size_out), keras.initializers.TruncatedNormal(stddev=0.01))
+      specs[f"dense_{i}/kernel"] = WeightSpec((size_in, size_out), keras.initializers.TruncatedNormal(stddev=stddev))
       specs[f"dense_{i}/bias"] = WeightSpec((size_out,), keras.initializers.Zeros())
       if i < len(hidden):
         specs.update(norm_specs(norm, i, size_out))

@@ -1,0 +1,55 @@
+"""What the command lines share: TensorFlow's start-up messages kept quiet, and errors of the user as one line."""
+
+import contextlib
+import os
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+from absl import flags
+
+from maml_tf.errors import UserError
+
+
+@contextlib.contextmanager
+def native_messages_hidden():
+  """Keeps what TensorFlow's C++ code prints while it starts from the terminal; Python's own errors still show."""
+  sys.stderr.flush()
+  kept, sink = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+  os.dup2(sink, 2)
+  try:
+    yield
+  finally:
+    os.dup2(kept, 2)
+    os.close(kept)
+    os.close(sink)
+
+
+def import_tensorflow():
+  """Imports TensorFlow and finds its devices, without the messages of both."""
+  with native_messages_hidden():
+    import tensorflow as tf
+
+    tf.config.list_physical_devices()
+
+
+def main_of(function, usage):
+  """Parses absl flags and calls `function(arguments)`; returns the exit status. `usage` is what --help shows."""
+  name = os.path.basename(sys.argv[0])
+  flags.DEFINE_bool("help", False, "show this help", short_name="h", allow_override=True)
+  try:
+    try:
+      arguments = flags.FLAGS(sys.argv)[1:]
+    except flags.Error as error:
+      raise UserError(str(error).replace("\n", " ")) from error
+    if flags.FLAGS.help:
+      print(f"{usage}\n{flags.FLAGS.module_help(sys.modules['__main__'])}")
+      return 0
+    function(arguments)
+  except UserError as error:
+    print(f"{name}: {error}", file=sys.stderr)
+    return 1
+  except KeyboardInterrupt:
+    print(f"{name}: interrupted", file=sys.stderr)
+    return 130
+  return 0

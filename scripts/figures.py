@@ -1,0 +1,84 @@
+"""Draws the paper's figures from run directories, as PNG and PDF.
+
+python scripts/figures.py sinusoid --logdir=logs --output=results/figures
+"""
+
+import json
+import pathlib
+import sys
+
+from absl import flags
+from common import import_tensorflow, main_of
+
+from maml_tf.errors import UserError
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("logdir", "logs", "folder of the run directories")
+flags.DEFINE_string("output", "results/figures", "folder to write to")
+flags.DEFINE_integer("seed", 0, "seed of the runs to draw")
+
+FORMATS = ("png", "pdf")
+SINUSOID_COMMANDS = {
+  "maml": "python scripts/main.py --datasource=sinusoid",
+  "pretrain": "python scripts/main.py --datasource=sinusoid --baseline=pretrain",
+  "oracle": "python scripts/main.py --datasource=sinusoid --baseline=oracle",
+  "random": "python scripts/main.py --datasource=sinusoid --baseline=random",
+}
+
+
+def find_runs(datasource, commands):
+  """Method -> (run directory, its results), the newest of each method with the seed asked for."""
+  folder = pathlib.Path(FLAGS.logdir)
+  if not folder.is_dir():
+    raise UserError(f"--logdir={folder}: no such folder; a training run makes it")
+  runs = {}
+  for path in sorted(folder.glob("*/results.json"), key=lambda path: path.stat().st_mtime):
+    try:
+      results = json.loads(path.read_text(encoding="utf-8"))
+      matches = results["datasource"] == datasource and results["seed"] == FLAGS.seed
+      if matches and results["method"] in commands:
+        runs[results["method"]] = (path.parent, results)
+    except (ValueError, KeyError, TypeError) as error:
+      raise UserError(f"{path}: not a results file of this package ({error!r}); remove it or the folder") from error
+  missing = [f"{command} --logdir={folder} --seed={FLAGS.seed}" for m, command in commands.items() if m not in runs]
+  if missing:
+    raise UserError(f"--logdir={folder}: a run with seed {FLAGS.seed} is missing; make it with: {'; '.join(missing)}")
+  return runs
+
+
+def sinusoid():
+  """Figure 2 (fits of MAML and of the pretrained network) and figure 3 (error against gradient steps)."""
+  runs = find_runs("sinusoid", SINUSOID_COMMANDS)
+  import_tensorflow()
+  from maml_tf import export
+  from maml_tf.experiments import sinusoid_plots
+  from maml_tf.experiments.config import resolve
+  from maml_tf.experiments.sinusoid import SinusoidExperiment
+
+  fitted = {}
+  for method in ("maml", "pretrain"):
+    directory, content = runs[method]
+    experiment = SinusoidExperiment(resolve(**content["config"]))
+    weights, _ = export.load_initialization(directory / "saved_model", experiment.model.weight_shapes)
+    fitted[method] = (experiment, weights, {int(k): r["inner_lr"] for k, r in content["results"].items()})
+  figures = {
+    "sinusoid_figure_2": sinusoid_plots.figure_2(fitted),
+    "sinusoid_figure_3": sinusoid_plots.mse_against_steps({m: content["results"] for m, (_, content) in runs.items()}),
+  }
+  for directory, _ in runs.values():
+    print(f"from  {directory}")
+  for path in sinusoid_plots.save_all(figures, FLAGS.output, FORMATS):
+    print(f"wrote {path}")
+
+
+FIGURES = {"sinusoid": sinusoid}
+
+
+def draw(arguments):
+  if len(arguments) != 1 or arguments[0] not in FIGURES:
+    raise UserError(f"expected one argument of {', '.join(FIGURES)}, got {' '.join(arguments) or 'none'}")
+  FIGURES[arguments[0]]()
+
+
+if __name__ == "__main__":
+  sys.exit(main_of(draw, __doc__))

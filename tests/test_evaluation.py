@@ -1,0 +1,42 @@
+"""Evaluation over many tasks in blocks."""
+
+import numpy as np
+import tensorflow as tf
+
+from maml_tf import MAML, evaluation, models, randomness, tasks
+
+SEED = randomness.make_seed(0)
+
+
+def evaluate(num_tasks):
+  maml = MAML(models.MLP(hidden=(8,)), inner_lr=0.01)
+  weights = maml.initial_weights(0)
+  return tf.function(
+    lambda: evaluation.evaluate_blocks(
+      lambda batch: maml.evaluate(weights, batch, 3), tasks.Sinusoid(5, 5), SEED, num_tasks
+    )
+  )()["loss"]
+
+
+def test_fewer_tasks_are_the_first_of_more():
+  many, few = evaluate(90), evaluate(33)
+  assert many.shape == (4, 90) and few.shape == (4, 33)
+  np.testing.assert_array_equal(few, many[:, :33])
+  assert len(np.unique(many[0])) == 90  # all tasks differ
+
+
+def test_a_block_is_what_the_distribution_gives_for_its_seed():
+  maml = MAML(models.MLP(hidden=(8,)), inner_lr=0.01)
+  batch = tasks.Sinusoid(5, 5).sample(randomness.fold(SEED, 1), evaluation.BLOCK)
+  expected = maml.evaluate(maml.initial_weights(0), batch, 3)["loss"]
+  np.testing.assert_allclose(evaluate(40)[:, evaluation.BLOCK :], expected, rtol=1e-5)
+
+
+def test_intervals_are_those_of_scipy():
+  from scipy import stats
+
+  values = np.random.default_rng(0).normal(size=(2, 400))
+  summary = evaluation.summarise(values)
+  np.testing.assert_allclose(summary["mean"], values.mean(axis=1))
+  low, high = stats.norm.interval(0.95, loc=values.mean(axis=1), scale=stats.sem(values, axis=1, ddof=0))
+  np.testing.assert_allclose(summary["ci95"], (high - low) / 2, rtol=1e-4)

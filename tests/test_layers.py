@@ -1,0 +1,89 @@
+"""Each layer with a task axis equals the same layer of TensorFlow or NumPy, one task at a time."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from maml_tf.models import layers
+
+RNG = np.random.default_rng(0)
+
+
+def normal(*shape):
+  return tf.constant(RNG.normal(size=shape))
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_dense(shared):
+  x, kernel, bias = normal(3, 5, 4), normal(3, 4, 2), normal(3, 2)
+  if shared:
+    kernel, bias = kernel[0], bias[0]
+  out = layers.dense(x, kernel, bias)
+  for task in range(3):
+    k, b = (kernel, bias) if shared else (kernel[task], bias[task])
+    np.testing.assert_allclose(out[task], x[task].numpy() @ k.numpy() + b, rtol=1e-12)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", [(8, 8), (7, 5), (4, 4), (2, 2), (1, 1)])
+@pytest.mark.parametrize("shared", [True, False])
+def test_conv2d(size, stride, shared):
+  x, kernel, bias = normal(3, 2, *size, 2), normal(3, 3, 3, 2, 4), normal(3, 4)
+  if shared:
+    kernel, bias = kernel[0], bias[0]
+  out = layers.conv2d(x, kernel, bias, stride)
+  for task in range(3):
+    k, b = (kernel, bias) if shared else (kernel[task], bias[task])
+    np.testing.assert_allclose(out[task], tf.nn.conv2d(x[task], k, stride, "SAME") + b, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (7, 5), (21, 21)])
+def test_max_pool(size):
+  x = normal(3, 2, *size, 4)
+  out = layers.max_pool(x)
+  for task in range(3):
+    np.testing.assert_array_equal(out[task], tf.nn.max_pool2d(x[task], 2, 2, "VALID"))
+
+
+@pytest.mark.parametrize("inner", [(), (5, 5)])
+def test_batch_norm_uses_the_statistics_of_each_task_or_the_given_ones(inner):
+  x, beta = normal(3, 6, *inner, 4), normal(3, 4)
+  out, (mean, variance) = layers.batch_norm(x, beta)
+  axes = tuple(range(len(inner) + 1))
+  for task in range(3):
+    values = x[task].numpy()
+    expected = (values - values.mean(axes)) / np.sqrt(values.var(axes) + 1e-3) + beta[task].numpy()
+    np.testing.assert_allclose(out[task], expected, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(mean[task], values.mean(axes), atol=1e-12)
+    np.testing.assert_allclose(variance[task], values.var(axes), rtol=1e-10)
+  again, _ = layers.batch_norm(x, beta, (mean, variance))
+  np.testing.assert_allclose(again, out, rtol=1e-12)
+  shared, _ = layers.batch_norm(x, beta[0], (mean[0], variance[0]))
+  np.testing.assert_allclose(shared[0], out[0], rtol=1e-12)
+
+
+def test_layer_norm_normalises_each_example():
+  x, gamma, beta = normal(3, 6, 5, 5, 4), normal(4), normal(4)
+  out = layers.layer_norm(x, gamma, beta)
+  values = x[1, 2].numpy()
+  expected = (values - values.mean()) / np.sqrt(values.var() + 1e-12) * gamma.numpy() + beta.numpy()
+  np.testing.assert_allclose(out[1, 2], expected, rtol=1e-10, atol=1e-12)
+
+
+def test_tensorflow_moments_have_wrong_second_derivatives_and_ours_do_not():
+  """Why `layers.moments` exists: sum((d^2 var / dx^2)) along a direction, against the closed form 2 (|d|^2/n - mean(d)^2)."""
+  x, direction = normal(1, 6, 1), normal(1, 6, 1)
+
+  def second(moments):
+    with tf.GradientTape() as outer:
+      outer.watch(x)
+      with tf.GradientTape() as inner:
+        inner.watch(x)
+        variance = tf.reduce_sum(moments(x, [1])[1])
+      first = tf.reduce_sum(inner.gradient(variance, x) * direction)
+    return float(tf.reduce_sum(outer.gradient(first, x) * direction))
+
+  d = direction.numpy().ravel()
+  expected = 2 * (np.mean(d**2) - np.mean(d) ** 2)
+  assert second(layers.moments) == pytest.approx(expected, rel=1e-10)
+  assert second(tf.nn.moments) != pytest.approx(expected, rel=1e-3)

@@ -1,0 +1,320 @@
+"""The inner loop and the meta-gradient, against finite differences, hand-written gradients and hand-computed steps."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from finite_differences import relative_error
+
+from maml_tf import MAML, models, tasks
+from maml_tf.maml import LearnedStepSizes, adapt, adapt_final, inner_update
+
+RNG = np.random.default_rng
+
+
+def regression_batch(num_tasks=3, n=6, dtype=np.float64, seed=0):
+  rng = RNG(seed)
+  x = rng.uniform(-3, 3, size=(2, num_tasks, n, 1)).astype(dtype)
+  amplitude = rng.uniform(0.5, 3, size=(num_tasks, 1, 1)).astype(dtype)
+  return tasks.TaskBatch(x[0], amplitude * np.sin(x[0]), x[1], amplitude * np.sin(x[1]))
+
+
+def image_batch(num_tasks=2, ways=3, shots=2, size=16, dtype=np.float64, seed=0):
+  rng = RNG(seed)
+  n = ways * shots
+  x = rng.normal(size=(2, num_tasks, n, size, size, 1)).astype(dtype)
+  y = np.tile(np.arange(n) % ways, (num_tasks, 1))
+  return tasks.TaskBatch(x[0], y, x[1], y)
+
+
+def spread(weights, scale=0.5, seed=1):
+  """Larger random weights: the published initialisation of 0.01 has nearly vanishing gradients."""
+  rng = RNG(seed)
+  return {n: tf.constant(rng.normal(size=w.shape) * scale) for n, w in weights.items()}
+
+
+def mlp(**kwargs):
+  return models.MLP(hidden=(8, 8), **kwargs)
+
+
+CASES = {
+  "mlp": (lambda: mlp(), regression_batch, "mse", 0.05),
+  "mlp_batch_norm": (lambda: mlp(norm="batch_norm"), regression_batch, "mse", 0.05),
+  "mlp_layer_norm": (lambda: mlp(norm="layer_norm"), regression_batch, "mse", 0.05),
+  "conv_strided": (
+    lambda: models.ConvNet(3, filters=4, input_shape=(16, 16, 1)), image_batch, "crossentropy", 0.1,
+  ),
+  "conv_max_pool": (
+    lambda: models.ConvNet(3, filters=4, input_shape=(16, 16, 1), max_pool=True), image_batch, "crossentropy", 0.1,
+  ),
+  "conv_layer_norm": (
+    lambda: models.ConvNet(3, filters=4, input_shape=(16, 16, 1), norm="layer_norm"), image_batch, "crossentropy", 0.1,
+  ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("num_updates", [1, 5])
+@pytest.mark.parametrize("case", CASES)
+def test_meta_gradient_equals_finite_differences(float64, case, num_updates):
+  make, make_batch, loss, rate = CASES[case]
+  model, batch = make(), make_batch()
+  maml = MAML(model, loss, inner_lr=rate, num_updates=num_updates)
+  weights = spread(model.initial_weights(0))
+  meta_loss = tf.function(lambda w: maml.meta_loss(w, batch)[0])
+  _, gradients = tf.function(lambda w: maml.meta_gradients(w, batch))(weights)
+  assert relative_error(meta_loss, weights, gradients) < 1e-6
+
+
+@pytest.mark.parametrize("num_updates", [1, 3])
+def test_first_order_equals_hand_written_gradients_and_differs_from_second_order(float64, num_updates):
+  """By hand: descend on the support set with NumPy arithmetic between gradients, then the query gradient there."""
+  model, batch, rate = mlp(), regression_batch(num_tasks=2), 0.05
+  weights = spread(model.initial_weights(0))
+
+  def gradient(weights, x, y):
+    with tf.GradientTape() as tape:
+      tape.watch(weights)
+      loss = tf.reduce_mean((model.apply(weights, x) - y) ** 2)
+    return tape.gradient(loss, weights)
+
+  expected = dict.fromkeys(weights, 0.0)
+  for task in range(2):
+    adapted = dict(weights)
+    for _ in range(num_updates):
+      step = gradient(adapted, batch.support_x[task], batch.support_y[task])
+      adapted = {n: w - rate * step[n] for n, w in adapted.items()}
+    at_query = gradient(adapted, batch.query_x[task], batch.query_y[task])
+    expected = {n: expected[n] + at_query[n] / 2 for n in weights}
+
+  maml = MAML(model, inner_lr=rate, num_updates=num_updates, first_order=True)
+  _, first = maml.meta_gradients(weights, batch)
+  _, second = MAML(model, inner_lr=rate, num_updates=num_updates).meta_gradients(weights, batch)
+  for name in weights:
+    np.testing.assert_allclose(first[name], expected[name], rtol=1e-10, atol=1e-12)
+  difference = sum(float(tf.norm(first[n] - second[n])) for n in weights)
+  assert difference > 1e-2 * sum(float(tf.norm(second[n])) for n in weights)
+
+
+def test_one_inner_step_by_hand():
+  """L_i = (w - c_i)^2 has the gradient 2 (w - c_i)."""
+  centre = tf.constant([1.0, 2.0, 4.0])
+  stepped = inner_update(lambda w: (w["w"] - centre) ** 2, {"w": tf.zeros(3)}, 0.25)
+  np.testing.assert_allclose(stepped["w"], [0.5, 1.0, 2.0])
+
+
+def test_meta_gradient_of_a_quadratic_by_hand():
+  """theta' = theta - 2a(theta - c); d/dtheta (theta' - q)^2 = 2 (theta' - q)(1 - 2a), and without (1 - 2a) in first order."""
+  for first_order, factor in ((False, 0.5), (True, 1.0)):
+    theta = tf.constant([3.0])
+    with tf.GradientTape() as tape:
+      tape.watch(theta)
+      adapted = inner_update(lambda w: (w["w"] - 1.0) ** 2, {"w": theta}, 0.25, first_order)["w"]
+      loss = (adapted - 5.0) ** 2
+    np.testing.assert_allclose(tape.gradient(loss, theta), [2 * (2.0 - 5.0) * factor])
+
+
+def test_tasks_permuted_or_split_over_two_calls_give_the_same(float64):
+  model, batch = models.ConvNet(3, filters=4, input_shape=(16, 16, 1)), image_batch(num_tasks=4)
+  maml = MAML(model, "crossentropy", 0.1, num_updates=2)
+  weights = model.initial_weights(0)
+  loss, gradients = maml.meta_gradients(weights, batch)
+
+  def part(order):
+    return tasks.TaskBatch(*(field[order] for field in batch[:4]))
+
+  permuted_loss, permuted = maml.meta_gradients(weights, part([2, 0, 3, 1]))
+  halves = [maml.meta_gradients(weights, part(order)) for order in ([0, 1], [2, 3])]
+  np.testing.assert_allclose(permuted_loss, loss, rtol=1e-12)
+  np.testing.assert_allclose((halves[0][0] + halves[1][0]) / 2, loss, rtol=1e-12)
+  for name, gradient in gradients.items():
+    np.testing.assert_allclose(permuted[name], gradient, rtol=1e-9, atol=1e-14)
+    np.testing.assert_allclose((halves[0][1][name] + halves[1][1][name]) / 2, gradient, rtol=1e-9, atol=1e-14)
+  order = [2, 0, 3, 1]
+  np.testing.assert_allclose(
+    maml.evaluate(weights, part(order), 3)["loss"], tf.gather(maml.evaluate(weights, batch, 3)["loss"], order, axis=1)
+  )
+
+
+def test_adapt_lists_every_step_and_adapt_final_is_the_last():
+  model, batch = mlp(), regression_batch(dtype=np.float32)
+  maml = MAML(model, inner_lr=0.05, num_updates=3)
+  weights = model.initial_weights(0)
+  steps = maml.adapt(weights, batch.support_x, batch.support_y)
+  assert len(steps) == 4
+  assert all(w.shape == (3, *weights[n].shape) for step in steps for n, w in step.items())
+  np.testing.assert_array_equal(steps[0]["dense_1/kernel"][2], weights["dense_1/kernel"])
+  for num_updates in (3, tf.constant(3)):
+    final = maml.adapt_final(weights, batch.support_x, batch.support_y, num_updates)
+    for name in weights:
+      np.testing.assert_allclose(final[name], steps[3][name], rtol=1e-5, atol=1e-7)
+
+
+def test_evaluate_equals_the_loss_of_each_adapted_step():
+  model, batch = mlp(), regression_batch(dtype=np.float32)
+  maml = MAML(model, inner_lr=0.05)
+  weights = model.initial_weights(3)
+  measured = maml.evaluate(weights, batch, num_updates=4)
+  assert set(measured) == {"loss"} and measured["loss"].shape == (5, 3)
+  for step, adapted in enumerate(maml.adapt(weights, batch.support_x, batch.support_y, 4)):
+    errors = (model.apply(adapted, batch.query_x) - batch.query_y) ** 2
+    np.testing.assert_allclose(measured["loss"][step], np.mean(errors, axis=(1, 2)), rtol=1e-5)
+
+
+def test_classifier_is_at_chance_before_adapting_and_right_after():
+  """Classes are told apart by their mean; labels are permuted per task, so nothing can be known before."""
+  rng = RNG(0)
+  num_tasks, ways, shots = 40, 5, 4
+  labels = np.stack([np.repeat(rng.permutation(ways), shots) for _ in range(num_tasks)])
+  centres = rng.normal(size=(num_tasks, ways, 1, 6)).repeat(shots, axis=2).reshape(num_tasks, -1, 6) * 3
+  x = (centres + rng.normal(size=(2, *centres.shape)) * 0.1).astype(np.float32)
+  batch = tasks.TaskBatch(x[0], labels, x[1], labels)
+  model = models.MLP(output_dim=ways, hidden=(32,), input_shape=(6,))
+  weights = {n: w * 30 for n, w in model.initial_weights(0).items()}
+  maml = MAML(model, "crossentropy", inner_lr=0.5)
+  accuracy = maml.evaluate(weights, batch, 20)["accuracy"].numpy().mean(axis=1)
+  assert abs(accuracy[0] - 1 / ways) < 0.1
+  assert accuracy[20] > 0.95
+
+
+def test_per_class_sum_is_the_mean_with_a_step_size_times_the_number_of_classes(float64):
+  model, batch = models.ConvNet(3, filters=4, input_shape=(16, 16, 1)), image_batch(ways=3, shots=2)
+  weights = model.initial_weights(0)
+  summed = MAML(model, "crossentropy", 0.1, loss_reduction="per_class_sum")
+  mean = MAML(model, "crossentropy", 0.3)
+  loss_sum, gradient_sum = summed.meta_gradients(weights, batch)
+  loss_mean, gradient_mean = mean.meta_gradients(weights, batch)
+  np.testing.assert_allclose(loss_sum, 3 * loss_mean, rtol=1e-12)
+  np.testing.assert_allclose(gradient_sum["dense/kernel"], 3 * gradient_mean["dense/kernel"], rtol=1e-9)
+
+
+def test_step_sizes_per_weight_and_per_step():
+  model, batch = mlp(), regression_batch(dtype=np.float32)
+  weights = model.initial_weights(0)
+  support = batch.support_x, batch.support_y
+  last = {n: 0.1 for n in weights if n.startswith("dense_2")}
+
+  only_last = MAML(model, inner_lr=last).adapt(weights, *support, 2)[-1]
+  assert np.all(only_last["dense_0/kernel"] == weights["dense_0/kernel"])
+  assert not np.allclose(only_last["dense_2/bias"], 0)
+
+  per_step = MAML(model, inner_lr=[0.1, last]).adapt(weights, *support, 3)
+  first = MAML(model, inner_lr=0.1).adapt(weights, *support, 1)[-1]
+  np.testing.assert_allclose(per_step[1]["dense_0/kernel"], first["dense_0/kernel"])
+  np.testing.assert_array_equal(per_step[3]["dense_0/kernel"], per_step[1]["dense_0/kernel"])
+  looped = MAML(model, inner_lr=[0.1, last]).adapt_final(weights, *support, 3)
+  for name in weights:
+    np.testing.assert_allclose(looped[name], per_step[3][name], rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(("per", "num_steps"), [("weight", None), ("element", None), ("weight", 2), ("element", 2)])
+def test_learned_step_sizes_have_meta_gradients_equal_to_finite_differences(float64, per, num_steps):
+  model, batch = mlp(), regression_batch()
+  maml = MAML(model, inner_lr=LearnedStepSizes(0.05, per, num_steps), num_updates=2)
+  weights = maml.initial_weights(0)
+  weights |= spread(model.initial_weights(0))
+  _, gradients = maml.meta_gradients(weights, batch)
+  rates = [name for name in gradients if name.startswith("inner_lr/")]
+  assert len(rates) == len(model.adapted_names)
+  assert all(float(tf.norm(gradients[name])) > 0 for name in rates)
+  assert relative_error(lambda w: maml.meta_loss(w, batch)[0], weights, gradients) < 1e-6
+
+
+def test_masked_examples_do_not_count():
+  model, batch = mlp(), regression_batch(n=6, dtype=np.float32)
+  mask = np.array([[1, 1, 1, 1, 0, 0]] * 3, bool)
+  garbage = [np.where(mask[..., None], field, 1e6).astype(np.float32) for field in batch[1::2]]
+  masked = tasks.TaskBatch(batch.support_x, garbage[0], batch.query_x, garbage[1], mask, mask)
+  short = tasks.TaskBatch(*(field[:, :4] for field in batch[:4]))
+  maml, weights = MAML(model, inner_lr=0.05), model.initial_weights(0)
+  loss, gradients = maml.meta_gradients(weights, masked)
+  expected_loss, expected = maml.meta_gradients(weights, short)
+  np.testing.assert_allclose(loss, expected_loss, rtol=1e-5)
+  np.testing.assert_allclose(gradients["dense_1/kernel"], expected["dense_1/kernel"], rtol=1e-4, atol=1e-8)
+  np.testing.assert_allclose(
+    maml.evaluate(weights, masked, 2)["loss"], maml.evaluate(weights, short, 2)["loss"], rtol=1e-5
+  )
+
+
+def test_fresh_data_at_each_step():
+  """A sequence of losses, one per step, as reinforcement learning needs."""
+  centres = [tf.constant([1.0]), tf.constant([-1.0])]
+  steps = adapt([lambda w, c=c: (w["w"] - c) ** 2 for c in centres], {"w": tf.zeros(1)}, 0.25, 2)
+  np.testing.assert_allclose([step["w"][0] for step in steps], [0.0, 0.5, -0.25])
+  np.testing.assert_allclose(adapt_final(lambda w: w["w"] ** 2, {"w": tf.ones(1)}, 0.25, 3)["w"], [0.125])
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("case", ["mlp", "conv_strided", "conv_max_pool"])
+def test_same_loss_and_gradients_in_a_graph_and_compiled(case, jit_compile):
+  make, make_batch, loss, rate = CASES[case]
+  model, batch = make(), make_batch(dtype=np.float32)
+  maml, weights = MAML(model, loss, rate, num_updates=2), model.initial_weights(0)
+  eager_loss, eager = maml.meta_gradients(weights, batch)
+  graph_loss, graph = tf.function(maml.meta_gradients, jit_compile=jit_compile)(weights, batch)
+  np.testing.assert_allclose(graph_loss, eager_loss, rtol=1e-4)
+  for name, gradient in eager.items():
+    np.testing.assert_allclose(graph[name], gradient, rtol=2e-3, atol=1e-4)
+
+
+def test_sizes_may_be_unknown_when_tracing():
+  model = models.ConvNet(3, filters=4, input_shape=(16, 16, 1))
+  maml, weights = MAML(model, "crossentropy", 0.1), model.initial_weights(0)
+  x, y = tf.TensorSpec([None, None, 16, 16, 1]), tf.TensorSpec([None, None], tf.int64)
+  traced = tf.function(maml.meta_gradients).get_concrete_function(weights, tasks.TaskBatch(x, y, x, y))
+  for num_tasks, shots in ((2, 1), (3, 2)):
+    batch = image_batch(num_tasks, shots=shots, dtype=np.float32)
+    batch = tasks.TaskBatch(*(tf.constant(field) for field in batch[:4]))
+    np.testing.assert_allclose(traced(weights, batch)[0], maml.meta_gradients(weights, batch)[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("width", [np.int8, np.uint8, np.int32, np.int64])
+def test_labels_of_any_integer_width_and_as_probabilities(width):
+  model, batch = models.ConvNet(3, filters=4, input_shape=(16, 16, 1)), image_batch(dtype=np.float32)
+  maml, weights = MAML(model, "crossentropy", 0.1), model.initial_weights(0)
+  expected = maml.meta_gradients(weights, batch)[0]
+  integers = batch._replace(support_y=batch.support_y.astype(width), query_y=batch.query_y.astype(width))
+  one_hot = batch._replace(support_y=np.eye(3)[batch.support_y], query_y=np.eye(3)[batch.query_y])
+  np.testing.assert_allclose(maml.meta_gradients(weights, integers)[0], expected, rtol=1e-6)
+  np.testing.assert_allclose(maml.meta_gradients(weights, one_hot)[0], expected, rtol=1e-6)
+  np.testing.assert_allclose(
+    maml.evaluate(weights, one_hot, 1)["accuracy"], maml.evaluate(weights, integers, 1)["accuracy"]
+  )
+
+
+def test_own_loss():
+  model, batch = mlp(), regression_batch(dtype=np.float32)
+  weights = model.initial_weights(0)
+  absolute = MAML(model, lambda labels, outputs: tf.reduce_mean(tf.abs(labels - outputs), axis=-1), 0.05)
+  adapted = absolute.adapt(weights, batch.support_x, batch.support_y, 1)[-1]
+  expected = np.abs(model.apply(adapted, batch.query_x) - batch.query_y).mean()
+  np.testing.assert_allclose(absolute.meta_gradients(weights, batch)[0], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+  ("arguments", "message"),
+  [
+    (dict(inner_lr=float("nan")), "inner_lr: expected a finite number"),
+    (dict(inner_lr=[0.1, float("inf")]), "inner_lr: expected a finite number"),
+    (dict(inner_lr=[]), "inner_lr: an empty list"),
+    (dict(inner_lr={"dense_9/kernel": 0.1}), "no weight is called 'dense_9/kernel'"),
+    (dict(loss="huber"), "loss: expected one of"),
+    (dict(loss_reduction="sum"), "loss_reduction: expected mean or per_class_sum"),
+    (dict(num_updates=-1), "num_updates: expected 0 or more"),
+  ],
+)
+def test_bad_arguments_are_named(arguments, message):
+  with pytest.raises(ValueError, match=message):
+    MAML(mlp(), **arguments)
+
+
+def test_bad_losses_and_shapes_are_named():
+  model, batch = mlp(), regression_batch(dtype=np.float32)
+  weights = model.initial_weights(0)
+  with pytest.raises(ValueError, match="one loss per example"):
+    MAML(model, lambda labels, outputs: tf.reduce_mean(outputs)).meta_gradients(weights, batch)
+  with pytest.raises(ValueError, match="does not depend on any of the weights"):
+    MAML(model, lambda labels, outputs: tf.zeros(labels.shape[:2])).meta_gradients(weights, batch)
+  with pytest.raises(ValueError, match="labels have shape"):
+    flat = batch._replace(support_y=batch.support_y[..., 0])
+    MAML(model).meta_gradients(weights, flat)
+  with pytest.raises(ValueError, match=r"expected inputs \[n, 1\] or \[T, n, 1\]"):
+    model.apply(weights, np.zeros([4]))
