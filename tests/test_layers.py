@@ -71,7 +71,7 @@ def test_layer_norm_normalises_each_example():
 
 
 def test_tensorflow_moments_have_wrong_second_derivatives_and_ours_do_not():
-  """Why `layers.moments` exists: sum((d^2 var / dx^2)) along a direction, against the closed form 2 (|d|^2/n - mean(d)^2)."""
+  """Why `layers.moments` exists: d^T (d^2 var / dx^2) d against its closed form, 2 (mean(d^2) - mean(d)^2)."""
   x, direction = normal(1, 6, 1), normal(1, 6, 1)
 
   def second(moments):

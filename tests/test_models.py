@@ -55,7 +55,7 @@ def _in_float64(model):
 
 
 def test_published_network_sizes():
-  """Counts of floats: sinusoid 1-40-40-1; the authors' miniImageNet checkpoint has 32,773 (reference: its index file)."""
+  """Counts of floats: sinusoid 1-40-40-1; the authors' miniImageNet checkpoint has 32,773 (its index file says so)."""
 
   def count(model):
     return sum(int(np.prod(shape)) for shape in model.weight_shapes.values())

@@ -121,5 +121,5 @@ def test_uniform_is_uniform_and_never_reaches_its_upper_bound(dtype, resolution)
   from scipy import stats
 
   values = randomness.uniform(SEED, [100_000], 0.0, 1.0, dtype).numpy()
-  assert values.dtype == dtype and 0 <= values.min() and values.max() <= 1 - resolution
+  assert values.dtype == dtype and values.min() >= 0 and values.max() <= 1 - resolution
   assert stats.kstest(values.astype(np.float64), "uniform").pvalue > 1e-3
