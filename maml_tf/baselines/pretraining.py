@@ -7,10 +7,15 @@ import numpy as np
 import tensorflow as tf
 
 from maml_tf import losses
+from maml_tf.errors import UserError
 from maml_tf.maml import MAML
 
 # The paper says "automatically tuned step size" and its code has no such search; figure 2 names 0.02 for its fit.
 STEP_SIZES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
+
+
+class DivergedError(UserError, ValueError):
+  """Fine-tuning ends in infinity or NaN with every step size."""
 
 
 class Pretraining(MAML):
@@ -38,10 +43,16 @@ def best_step_size(evaluate, step_sizes=STEP_SIZES):
     The best one. A step size that diverges (a loss that is not finite) is never chosen.
 
   Raises:
-    ValueError: all diverge.
+    DivergedError: all diverge.
   """
-  scores = [np.mean(np.asarray(evaluate(size), np.float64)[1:]) for size in step_sizes]
+  scores = [np.mean(_after_steps(np.asarray(evaluate(size), np.float64))) for size in step_sizes]
   scores = np.where(np.isfinite(scores), scores, np.inf)
   if np.isinf(scores).all():
-    raise ValueError(f"fine-tuning diverges with every step size of {step_sizes}")
+    raise DivergedError(
+      f"fine-tuning diverges with every step size of {step_sizes}; train with a smaller --meta_lr, or name --update_lr"
+    )
   return step_sizes[int(np.argmin(scores))]
+
+
+def _after_steps(losses):
+  return losses[1:] if len(losses) > 1 else losses  # no steps: every step size is as good

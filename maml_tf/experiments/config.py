@@ -2,12 +2,17 @@
 
 import dataclasses
 import math
+import numbers
+import os
+import pathlib
+import typing
 
 from maml_tf.errors import UserError
 from maml_tf.experiments.presets import PRESETS
 
 BASELINES = ("None", "pretrain", "oracle", "random")
 NORMS = ("None", "batch_norm", "layer_norm")
+_COUNT_LIMIT = 2**31  # iterations and sizes are int32 tensors
 
 
 def _setting(meaning):
@@ -42,12 +47,15 @@ class Config:
   logdir: str = _setting("folder of the run directories")
   resume: bool = _setting("continue from the newest checkpoint; False: put an older run aside and start anew")
   train: bool = _setting("True to train (and then evaluate), False to evaluate only")
-  test_iter: int = _setting("iteration of the checkpoint to evaluate; 0 or less: the newest")
+  test_iter: int = _setting("with --train=False: iteration of the checkpoint to evaluate; 0 or less: the newest")
   test_set: bool = _setting("evaluate on test tasks rather than validation tasks")
   train_update_batch_size: int = _setting(
     "with --train=False: update_batch_size in training, where it differed; -1: did not"
   )
   train_update_lr: float = _setting("with --train=False: update_lr in training, where it differed; -1: did not")
+  init_stddev: float = _setting(
+    "deviation of a fully connected network's initial weights; the published code's is 0.01"
+  )
   seed: int = _setting("seed of the initialisation and of every task")
   init_from: str | None = _setting("SavedModel to start training from, or to evaluate")
   export: bool = _setting("write the SavedModel of the result into the run directory")
@@ -105,19 +113,33 @@ def resolve(datasource=None, **given):
   datasource = "sinusoid" if datasource is None else datasource
   if datasource not in PRESETS:
     raise UserError(f"--datasource={datasource}: expected one of {', '.join(PRESETS)}")
-  given = {name: value for name, value in given.items() if value is not None}
+  given = {name: _typed(name, value) for name, value in given.items() if value is not None}
   preset = dict(PRESETS[datasource])
-  if given.get("baseline", "None") != "None" or (
-    given.get("metatrain_iterations") == 0 and given.get("pretrain_iterations", 0) > 0
-  ):
+  baseline = given.get("baseline", "None") != "None"
+  if baseline or (given.get("metatrain_iterations") == 0 and given.get("pretrain_iterations", 0) > 0):
     preset["update_lr"] = None  # a baseline fine-tunes with the best of a grid
-  if given.get("baseline") == "pretrain" and "pretrain_iterations" not in given:
-    # As many iterations as MAML would have; meta-training after them would not be this baseline.
-    given = given | {"pretrain_iterations": given.get("metatrain_iterations", preset["metatrain_iterations"])}
-    given["metatrain_iterations"] = 0
+  if given.get("baseline") in ("pretrain", "oracle"):
+    # As many iterations as MAML would have, unless they are given, under either name: the published code moves the
+    # oracle's from one to the other.
+    preset["pretrain_iterations"] = 0 if "metatrain_iterations" in given else preset["metatrain_iterations"]
+    preset["metatrain_iterations"] = 0
   config = Config(datasource=datasource, **(preset | given))
   _check(config)
   return config
+
+
+def check_paths(config):
+  """Refuses paths that cannot work, before anything slow is imported. It writes nothing.
+
+  Raises:
+    UserError: the message names the flag and the path.
+  """
+  try:
+    _check_logdir(config)
+    if config.init_from is not None:
+      _check_init_from(config.init_from)
+  except OSError as error:  # a name that is too long, a folder that may not be searched
+    raise UserError(f"{error.filename}: {error.strerror}; name another path") from error
 
 
 def training_settings(config, init_fingerprint=None):
@@ -129,6 +151,7 @@ def training_settings(config, init_fingerprint=None):
     "meta_lr": config.meta_lr,
     "shots": config.training_shots,
     "norm": config.norm,
+    "init_stddev": config.init_stddev,
     "seed": config.seed,
   }
   if config.method == "maml":
@@ -162,35 +185,108 @@ def readable_name(config):
   return ".".join(parts)
 
 
+def _typed(name, value):
+  """`value` as the type of the setting: the command line converts by itself, a notebook may give 1 for 1.0."""
+  field = next((f for f in dataclasses.fields(Config) if f.name == name), None)
+  if field is None:
+    raise UserError(f"{name}: no such setting; there are {', '.join(f.name for f in dataclasses.fields(Config))}")
+  kind = kind_of(field)
+  whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+  fits = {
+    bool: isinstance(value, bool),
+    int: whole,
+    float: isinstance(value, numbers.Real) and not isinstance(value, bool),
+    str: isinstance(value, (str, os.PathLike)),
+  }[kind]
+  if not fits:
+    raise UserError(f"--{name}={value}: expected a value of type {kind.__name__}")
+  return os.fspath(value) if kind is str else kind(value)
+
+
+def kind_of(field):
+  """The type of a setting: bool, int, float or str; an optional one's without its None."""
+  kinds = typing.get_args(field.type) or (field.type,)
+  return next(kind for kind in kinds if kind is not type(None))
+
+
 def _check(config):
   def require(name, holds, expected):
     if not holds:
       raise UserError(f"--{name}={getattr(config, name)}: expected {expected}")
 
+  _check_numbers(config, require)
+  require("baseline", config.baseline in BASELINES, f"one of {', '.join(BASELINES)}")
+  require("norm", config.norm in NORMS, f"one of {', '.join(NORMS)}")
+  _check_combinations(config, require)
+
+
+def _check_numbers(config, require):
   for name in ("num_classes", "meta_batch_size", "update_batch_size", "num_updates", "num_filters",
                "eval_tasks", "eval_queries"):  # fmt: skip
     require(name, getattr(config, name) >= 1, "a whole number of at least 1")
   for name in ("pretrain_iterations", "metatrain_iterations", "eval_updates", "seed"):
     require(name, getattr(config, name) >= 0, "a whole number of at least 0")
   require("seed", config.seed < 2**62, "a number below 2**62")
-  for name in ("meta_lr", "update_lr"):
+  for field in dataclasses.fields(config):
+    if kind_of(field) is int and field.name != "seed":
+      require(field.name, getattr(config, field.name) < _COUNT_LIMIT, "a number below 2**31")
+  require(
+    "metatrain_iterations",
+    config.pretrain_iterations + config.metatrain_iterations < _COUNT_LIMIT,
+    "a number that is, with --pretrain_iterations, below 2**31",
+  )
+  for name in ("meta_lr", "update_lr", "init_stddev"):
     value = getattr(config, name)
     require(name, value is None or (math.isfinite(value) and value > 0), "a finite number above 0")
   for name in ("train_update_batch_size", "train_update_lr"):
     value = getattr(config, name)
-    require(
-      name,
-      value == -1 or (math.isfinite(value) and value > 0),
-      "-1 (as update_...) or a number above 0",
-    )
-    same = getattr(config, name.removeprefix("train_"))
+    require(name, value == -1 or (math.isfinite(value) and value > 0), "-1 (as update_...) or a finite number above 0")
+
+
+def _check_combinations(config, require):
+  """Refuses flags that would otherwise be ignored without a word."""
+  for name in ("train_update_batch_size", "train_update_lr"):
+    value, same = getattr(config, name), getattr(config, name.removeprefix("train_"))
     require(name, not config.train or value in (-1, same), "-1, or --train=False: training itself goes by "
             f"--{name.removeprefix('train_')}")  # fmt: skip
-  require("baseline", config.baseline in BASELINES, f"one of {', '.join(BASELINES)}")
-  require("norm", config.norm in NORMS, f"one of {', '.join(NORMS)}")
+  if config.test_iter > 0:
+    require("test_iter", not config.train, "--train=False with it: training goes on from the newest checkpoint")
+    require("test_iter", config.init_from is None, "no --init_from with it: that is evaluated, not a checkpoint")
+    require("test_iter", config.method != "random", "no --baseline=random with it, which has no checkpoints")
+  require(
+    "init_from",
+    config.init_from is None or config.method != "random",
+    "no --baseline=random with it, whose weights are drawn at random",
+  )
   nothing = config.train and config.method != "random" and config.iterations == 0
   require(
     "metatrain_iterations",
     not nothing,
     "at least 1 (or --pretrain_iterations above 0, or --train=False)",
   )
+
+
+def _check_logdir(config):
+  flag = f"--logdir={config.logdir}"
+  if not config.logdir:
+    raise UserError(f"{flag}: expected the name of a folder")
+  path = pathlib.Path(config.logdir).absolute()
+  if config.train is False and config.init_from is None and config.method != "random" and not path.exists():
+    raise UserError(f"{flag}: no such folder, so there is no checkpoint to evaluate; train first, or name another")
+  there = next(parent for parent in (path, *path.parents) if parent.exists())
+  if not there.is_dir():
+    raise UserError(f"{flag}: {there} is a file, a folder was expected; name another")
+  if not os.access(there, os.W_OK | os.X_OK):
+    read_only = os.statvfs(there).f_flag & os.ST_RDONLY
+    reason = "the file system is read-only" if read_only else "permission denied"
+    raise UserError(f"{flag}: cannot write in {there} ({reason}); name a folder that can be written")
+
+
+def _check_init_from(init_from):
+  flag, path = f"--init_from={init_from}", pathlib.Path(init_from)
+  if not init_from or not path.exists():
+    raise UserError(f"{flag}: no such folder; expected a SavedModel that maml_tf exported, <run>/saved_model")
+  if not path.is_dir():
+    raise UserError(f"{flag}: this is a file; expected a SavedModel, a folder with saved_model.pb in it")
+  if not (path / "saved_model.pb").is_file():
+    raise UserError(f"{flag}: no SavedModel in this folder; expected one with saved_model.pb in it")

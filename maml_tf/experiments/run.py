@@ -1,16 +1,20 @@
 """Runs one experiment from its config: train, evaluate, export, report. `scripts/main.py` and a notebook call it."""
 
+import contextlib
 import dataclasses
 import hashlib
 import pathlib
 import time
+
+import numpy as np
+import tensorflow as tf
 
 from maml_tf import export
 from maml_tf.errors import UserError
 from maml_tf.experiments import provenance
 from maml_tf.experiments.config import readable_name, training_settings
 from maml_tf.experiments.sinusoid import SinusoidExperiment
-from maml_tf.training.checkpoints import CheckpointFolder
+from maml_tf.training.checkpoints import CheckpointFolder, writing
 from maml_tf.training.run_directory import RunDirectory, name_of
 from maml_tf.training.trainer import Trainer
 
@@ -36,28 +40,16 @@ def run(config, command=None, say=print):
   experiment = EXPERIMENTS[config.datasource](config)
   initial, fingerprint = _initial_weights(config, experiment)
   directory = run_directory(config, fingerprint)
-  with directory.locked():
-    if config.train and not config.resume:
-      aside = directory.put_aside()
-      if aside is not None:
-        say(f"--resume=False: the older run was put aside, in {aside}")
-    if config.train and config.pretrains_first:
-      initial = _pretrained_weights(config, say)
+  if not config.train and _evaluates_checkpoint(config):
+    _require_checkpoint(directory)  # before the lock: nothing is created where there is nothing to evaluate
+  with directory.locked(), _out_of_memory_explained():
+    initial = _prepare(config, initial, directory, say)
     learner = experiment.learner(initial)
-    if config.train:
-      directory.write_json(directory.config, config.to_dict())
-      state, training = _train(config, experiment, learner, directory, say)
-    else:
-      state, training = _load(config, learner, directory)
-    results = experiment.evaluate(state["weights"])
+    state, training = (_train if config.train else _load)(config, experiment, learner, directory, say)
+    with np.errstate(all="ignore"):  # a table with inf or nan in it says enough
+      results = experiment.evaluate(state["weights"])
     content = {
-      "format_version": RESULTS_FORMAT_VERSION,
-      "datasource": config.datasource,
-      "method": config.method,
-      "seed": config.seed,
-      "split": "test" if config.test_set else "validation",
-      "tasks": config.eval_tasks,
-      "queries": config.eval_queries,
+      **_settings_of_results(config),
       "results": results,
       "training": training,
       "command": command,
@@ -66,10 +58,12 @@ def run(config, command=None, say=print):
       "wall_seconds": time.perf_counter() - began,
     }
     directory.write_json(directory.results, content)
-    plots = experiment.plots(state["weights"], results, directory.plots)
+    with writing(directory.plots):
+      plots = experiment.plots(state["weights"], results, directory.plots)
     if config.export and config.train:
       rate = results[str(config.update_batch_size)]["inner_lr"]
-      export.save(experiment.learner(initial, inner_lr=rate), state, directory.saved_model)
+      with writing(directory.saved_model):
+        export.save(experiment.learner(initial, inner_lr=rate), state, directory.saved_model)
   for line in ["", *experiment.table(results), "", *_written(config, directory, training, plots)]:
     say(line)
   return {**content, "directory": str(directory.path)}
@@ -95,6 +89,46 @@ def _initial_weights(config, experiment):
   return weights, digest.hexdigest()[:16]
 
 
+def _settings_of_results(config):
+  return {
+    "format_version": RESULTS_FORMAT_VERSION,
+    "datasource": config.datasource,
+    "method": config.method,
+    "seed": config.seed,
+    "split": "test" if config.test_set else "validation",
+    "tasks": config.eval_tasks,
+    "queries": config.eval_queries,
+  }
+
+
+def _evaluates_checkpoint(config):
+  return config.init_from is None and config.method != "random"
+
+
+def _prepare(config, initial, directory, say):
+  """Readies the directory for training; returns the weights to start from (None: fresh ones)."""
+  if not config.train:
+    return initial
+  if not config.resume:
+    aside = directory.put_aside()
+    if aside is not None:
+      say(f"--resume=False: the older run was put aside, in {aside}")
+  _refuse_shorter(config, directory)
+  directory.write_json(directory.config, config.to_dict())
+  return _pretrained_weights(config, initial, directory, say) if config.pretrains_first else initial
+
+
+def _refuse_shorter(config, directory):
+  """Results of a longer training must not pass for those of a shorter one."""
+  there = CheckpointFolder(directory.checkpoints).iterations()
+  if there and there[-1] > config.iterations:
+    name = "metatrain_iterations" if config.metatrain_iterations else "pretrain_iterations"
+    raise UserError(
+      f"--{name}={getattr(config, name)}: the run in {directory.path} is already at iteration {there[-1]}; "
+      "--train=False evaluates it, --resume=False puts it aside and starts anew, more iterations continue it"
+    )
+
+
 def _train(config, experiment, learner, directory, say):
   if config.method == "random":
     return learner.initial_state(config.seed), {"iteration": 0}
@@ -113,28 +147,47 @@ def _train(config, experiment, learner, directory, say):
   return trainer.train()
 
 
-def _load(config, learner, directory):
+def _load(config, experiment, learner, directory, say):
   """The state to evaluate: a checkpoint's, or the initialisation of --init_from."""
-  if config.init_from is not None or config.method == "random":
-    return learner.initial_state(config.seed), {"iteration": 0, "init_from": config.init_from}
-  folder = CheckpointFolder(directory.checkpoints)
-  loaded = folder.load(config.test_iter if config.test_iter > 0 else None)
+  del experiment
+  initial = learner.initial_state(config.seed)
+  if not _evaluates_checkpoint(config):
+    return initial, {"iteration": 0, "init_from": config.init_from}
+  folder = CheckpointFolder(directory.checkpoints, warn=say)
+  loaded = folder.load(config.test_iter if config.test_iter > 0 else None, like=initial)
   if loaded is None:
-    raise UserError(
-      f"--train=False: there is no checkpoint in {folder.folder}; train first, with the same flags without --train"
-    )
+    _require_checkpoint(directory)
   state, metadata = loaded
+  say(f"evaluating {config.method} after {metadata['iteration']} iterations, from {folder.folder}")
   return state, {"iteration": metadata["iteration"]}
 
 
-def _pretrained_weights(config, say):
-  """The weights of the pretraining that comes before meta-training: a run of its own, trained once."""
-  stage = dataclasses.replace(config, baseline="None", metatrain_iterations=0)
+def _require_checkpoint(directory):
+  folder = CheckpointFolder(directory.checkpoints)
+  if not folder.iterations() and not folder.best_path.exists():
+    raise UserError(
+      f"--train=False: there is no checkpoint in {folder.folder}; train first, with the same flags without "
+      "--train=False (--train_update_batch_size and --train_update_lr name settings of the training that differ)"
+    )
+
+
+def _pretrained_weights(config, initial, directory, say):
+  """The weights of the pretraining that comes before meta-training: a run of its own, inside this one."""
+  stage = dataclasses.replace(config, metatrain_iterations=0, update_lr=None)
   experiment = EXPERIMENTS[config.datasource](stage)
-  directory = run_directory(stage)
-  with directory.locked():
-    state, _ = _train(stage, experiment, experiment.learner(), directory, say)
+  state, _ = _train(stage, experiment, experiment.learner(initial), directory.pretraining, say)
   return state["weights"]
+
+
+@contextlib.contextmanager
+def _out_of_memory_explained():
+  try:
+    yield
+  except (tf.errors.ResourceExhaustedError, MemoryError) as error:
+    raise UserError(
+      "out of memory; fewer tasks at a time (--meta_batch_size), fewer examples (--update_batch_size, --eval_queries) "
+      "or fewer steps (--num_updates, --eval_updates) need less"
+    ) from error
 
 
 def _written(config, directory, training, plots):

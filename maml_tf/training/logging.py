@@ -6,7 +6,7 @@ import pathlib
 
 import tensorflow as tf
 
-from maml_tf.training.checkpoints import write_atomically
+from maml_tf.training.checkpoints import write_atomically, writing
 
 
 class CsvLog:
@@ -15,37 +15,48 @@ class CsvLog:
   def __init__(self, path):
     self.path = pathlib.Path(path)
     self._file = None
+    self._columns = []
 
   def rewind(self, iteration):
-    """Drops rows after `iteration`, and a last row that a killed process left unfinished."""
+    """Drops rows after `iteration`, and whatever a killed process left that is no row."""
     self.close()
-    if not self.path.exists():
-      return
-    lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-    kept = [
-      line for i, line in enumerate(lines) if line.endswith("\n") and (i == 0 or int(line.split(",")[0]) <= iteration)
-    ]
-    write_atomically(self.path, "".join(kept))
+    with writing(self.path):
+      if not self.path.exists():
+        return
+      lines = self.path.read_bytes().decode(errors="replace").splitlines(keepends=True)
+    header = [line for line in lines[:1] if line.startswith("iteration") and line.endswith("\n")]
+    rows = [line for line in lines[1:] if line.endswith("\n") and _iteration_of(line) in range(iteration + 1)]
+    write_atomically(self.path, "".join(header + rows if header else []))
 
   def write(self, iteration, values):
-    if self._file is None:
-      self.path.parent.mkdir(parents=True, exist_ok=True)
-      new = not self.path.exists() or self.path.stat().st_size == 0
-      self._file = open(self.path, "a", newline="", encoding="utf-8")  # noqa: SIM115
-      if new:
-        self._line(["iteration", *values])
-    self._line([iteration, *(f"{value:.9g}" for value in values.values())])
+    """Appends a row; a new column, or one that is missing, leaves empty cells rather than shifted ones."""
+    with writing(self.path):
+      if self._file is None or not set(values) <= set(self._columns):
+        self._open(values)
+      cells = {name: f"{value:.9g}" for name, value in values.items()}
+      self._file.write(_row([iteration, *(cells.get(name, "") for name in self._columns)]))
+      self._file.flush()
 
   def close(self):
     if self._file is not None:
-      self._file.close()
+      with writing(self.path):
+        self._file.close()
       self._file = None
 
-  def _line(self, cells):
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(cells)
-    self._file.write(text.getvalue())
-    self._file.flush()
+  def _open(self, values):
+    """Opens the file for appending, with a column for each value; an older file gets the columns that it lacks."""
+    self.close()
+    rows = []
+    if self.path.exists():
+      with open(self.path, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+        self._columns = [name for name in (rows[0] if rows else []) if name not in (None, "iteration")]
+    added = [name for name in values if name not in self._columns]
+    if added:
+      self._columns += added
+      lines = [[row["iteration"], *(row.get(name) or "" for name in self._columns)] for row in rows]
+      write_atomically(self.path, "".join(map(_row, [["iteration", *self._columns], *lines])))
+    self._file = open(self.path, "a", newline="", encoding="utf-8")  # noqa: SIM115
 
 
 class TensorBoard:
@@ -53,11 +64,13 @@ class TensorBoard:
 
   def __init__(self, folder, enabled=True):
     self.enabled = enabled
-    self._writer = tf.summary.create_file_writer(str(folder)) if enabled else None
+    self._folder = folder
+    with writing(folder):
+      self._writer = tf.summary.create_file_writer(str(folder)) if enabled else None
 
   def scalars(self, iteration, values, prefix):
     if self.enabled:
-      with self._writer.as_default(step=iteration):
+      with writing(self._folder), self._writer.as_default(step=iteration):
         for name, value in values.items():
           tf.summary.scalar(f"{prefix}/{name}", value)
 
@@ -67,7 +80,7 @@ class TensorBoard:
       buffer = io.BytesIO()
       figure.savefig(buffer, format="png", dpi=80)
       image = tf.io.decode_png(buffer.getvalue(), channels=4)[tf.newaxis]
-      with self._writer.as_default(step=iteration):
+      with writing(self._folder), self._writer.as_default(step=iteration):
         tf.summary.image(name, image)
 
   def hyperparameters(self, values):
@@ -75,13 +88,28 @@ class TensorBoard:
     if self.enabled:
       from tensorboard.plugins.hparams import api
 
-      with self._writer.as_default(step=0):
+      with writing(self._folder), self._writer.as_default(step=0):
         api.hparams({n: v if isinstance(v, (bool, int, float, str)) else str(v) for n, v in values.items()})
 
   def flush(self):
     if self.enabled:
-      self._writer.flush()
+      with writing(self._folder):
+        self._writer.flush()
 
   def close(self):
     if self.enabled:
-      self._writer.close()
+      with writing(self._folder):
+        self._writer.close()
+
+
+def _row(cells):
+  text = io.StringIO()
+  csv.writer(text, lineterminator="\n").writerow(cells)
+  return text.getvalue()
+
+
+def _iteration_of(line):
+  try:
+    return int(line.partition(",")[0])
+  except ValueError:
+    return None

@@ -1,6 +1,7 @@
 """The meta-training loop, for any `Learner`."""
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable
 
@@ -74,15 +75,18 @@ class Trainer:
       loop with all its logging, without tracing and compiling.
 
     Raises:
-      UserError: the loss or its gradient is not finite. The last good checkpoint is kept.
+      UserError: the loss, its gradient or a weight is not finite. The last good checkpoint is kept.
     """
-    state, iteration, best = self._restore()
+    state, first, best = self._restore()
+    if first >= self.schedule.iterations:
+      return state, {"iteration": first, "seconds": 0.0, "iterations_per_second": None, "resumed_from": first}
+    self.checkpoints.rewind(first)
     logs = CsvLog(self.directory.metrics), CsvLog(self.directory.validation)
     for log in logs:
-      log.rewind(iteration)
+      log.rewind(first)
     board = TensorBoard(self.directory.events, self._tensorboard_enabled)
     try:
-      return self._train(state, iteration, best, *logs, board)
+      return self._train(state, first, best, *logs, board)
     finally:
       for log in (*logs, board):
         log.close()
@@ -90,38 +94,22 @@ class Trainer:
   def _train(self, state, first, best, metrics_log, validation_log, board):
     schedule, iteration = self.schedule, first
     board.hyperparameters({**self.config, "seed": self.seed})
-    if first >= schedule.iterations:
-      return state, {
-        "iteration": first,
-        "seconds": 0.0,
-        "iterations_per_second": None,
-        "resumed_from": first,
-      }
-    started = time.perf_counter()
-    self._advance(state, iteration, 0)  # traces and compiles
-    self._validate_all(state, num_tasks=1)
-    compile_seconds = time.perf_counter() - started
-    board.scalars(0, {"seconds": compile_seconds}, "compile")
+    compile_seconds = self._compile(state, first)
+    board.scalars(first, {"seconds": compile_seconds}, "compile")
     started = time.perf_counter()
     with tqdm(total=schedule.iterations, initial=first, unit="it", disable=None) as bar:
       while iteration < schedule.iterations:
         until = self._next_stop(iteration)
-        began = time.perf_counter()
-        state, metrics, done = self._advance(state, iteration, until - iteration)
-        done = int(done)
-        metrics = {name: float(value) for name, value in metrics.items()}
-        if done < until - iteration or not np.isfinite(metrics["loss"]):
-          raise UserError(self._not_finite(iteration + done, board, metrics_log))
-        metrics["step_seconds"] = (time.perf_counter() - began) / (until - iteration)
+        state, metrics = self._chunk(state, iteration, until)
+        bar.update(until - iteration)
         iteration = until
-        bar.update(until - bar.n)
-        if iteration % schedule.log_every == 0 or iteration == schedule.iterations:
+        if self._due(iteration, schedule.log_every):
           bar.set_postfix(loss=f"{metrics['loss']:.4g}", refresh=False)
           metrics_log.write(iteration, metrics)
           board.scalars(iteration, metrics, "train")
-        if iteration % schedule.validate_every == 0 or iteration == schedule.iterations:
+        if self._due(iteration, schedule.validate_every):
           best = self._validate(state, iteration, best, validation_log, board)
-        if iteration % schedule.checkpoint_every == 0 or iteration == schedule.iterations:
+        if self._due(iteration, schedule.checkpoint_every):
           self.checkpoints.save(state, self._metadata(iteration, best))
           board.flush()
     seconds = time.perf_counter() - started
@@ -133,6 +121,24 @@ class Trainer:
       "resumed_from": first,
     }
 
+  def _compile(self, state, first):
+    """Traces and compiles what the loop needs; returns the seconds that it took."""
+    started = time.perf_counter()
+    self._advance(state, first, 0)
+    self._validate_all(state, num_tasks=1)
+    return time.perf_counter() - started
+
+  def _chunk(self, state, first, until):
+    """The meta-iterations after `first` up to `until`: (state, mean metrics as floats)."""
+    began = time.perf_counter()
+    state, metrics, done = self._advance(state, first, until - first)
+    if int(done) < until - first:
+      raise UserError(self._not_finite(f"at meta-iteration {first + int(done) + 1}"))
+    if not _all_finite(state.get("weights", {})):  # of a learner whose metrics do not tell
+      raise UserError(self._not_finite(f"between meta-iterations {first + 1} and {until}"))
+    metrics = {name: float(value) for name, value in metrics.items()}
+    return state, metrics | {"step_seconds": (time.perf_counter() - began) / (until - first)}
+
   def _advance(self, state, first, count):
     # Tensors, not Python integers: `tf.function` would trace anew for every integer.
     return self._run_steps(state, tf.constant(first), tf.constant(count))
@@ -142,31 +148,34 @@ class Trainer:
     self.num_traces += 1
     seed = randomness.fold(randomness.make_seed(self.seed), "train")
     step = tf.function(self.learner.train_step).get_concrete_function(_specs(state), tf.TensorSpec([2], tf.int32))
-    sums = tf.nest.map_structure(lambda t: tf.zeros(t.shape, t.dtype), dict(step.structured_outputs[1]))
+    means = {name: tf.zeros(t.shape, t.dtype) for name, t in step.structured_outputs[1].items()}
 
-    def body(done, finite, state, sums):
+    def body(done, finite, state, means):
       new_state, metrics = step(state, randomness.fold(seed, first + done + 1))
       finite = tf.reduce_all([tf.math.is_finite(value) for value in metrics.values()])
-      sums = {name: sums[name] + metrics[name] for name in sums}
-      return done + tf.cast(finite, tf.int32), finite, new_state, sums
+      # Divided before they are added: a sum of large losses must not overflow where none of them is infinite.
+      means = {name: means[name] + metrics[name] / tf.cast(count, metrics[name].dtype) for name in means}
+      return done + tf.cast(finite, tf.int32), finite, new_state, means
 
-    done, _, state, sums = tf.while_loop(
-      lambda done, finite, *_: tf.logical_and(finite, done < count), body, (0, True, state, sums)
+    done, _, state, means = tf.while_loop(
+      lambda done, finite, *_: tf.logical_and(finite, done < count), body, (0, True, state, means)
     )
-    scale = tf.cast(tf.maximum(done, 1), tf.float32)
-    return state, {n: value / tf.cast(scale, value.dtype) for n, value in sums.items()}, done
+    return state, means, done
 
   def _validate(self, state, iteration, best, log, board):
     results = self._validate_all(state, self.schedule.validation_tasks)
-    means = {name: evaluation.summarise(values)["mean"] for name, values in results.items()}
+    with np.errstate(all="ignore"):  # a validation that diverges is for the curves to show
+      means = {name: evaluation.summarise(values)["mean"] for name, values in results.items()}
     values = {f"{n}/step_{k}": m for n, mean in means.items() for k, m in enumerate(mean)}
     log.write(iteration, values)
     board.scalars(iteration, values, "validation")
     if self.on_validation is not None:
       self.on_validation(iteration, state, board)
-    score = validation_score(means)
-    if best is None or score > best["score"]:
-      best = {"iteration": iteration, "score": score}
+    metric, score = validation_score(means)
+    # A score that is NaN would stay the best for ever; one of another metric (other --eval_updates) does not compare.
+    better = best is None or best.get("metric") != metric or score > best["score"]
+    if better and math.isfinite(score):
+      best = {"iteration": iteration, "metric": metric, "score": score}
       self.checkpoints.save_best(state, self._metadata(iteration, best))
     return best
 
@@ -176,12 +185,12 @@ class Trainer:
 
   def _restore(self):
     state = self.learner.initial_state(self.seed)
-    loaded = self.checkpoints.load()
+    loaded = self.checkpoints.load(like=state)
     if loaded is None:
       return state, 0, None
     saved, metadata = loaded
-    tf.nest.assert_same_structure(state, saved)
-    self.say(f"resuming from iteration {metadata['iteration']}")
+    finished = metadata["iteration"] >= self.schedule.iterations
+    self.say(f"{'already trained to' if finished else 'resuming from'} iteration {metadata['iteration']}")
     return saved, metadata["iteration"], metadata["best"]
 
   def _next_stop(self, iteration):
@@ -189,26 +198,35 @@ class Trainer:
     every = (self.schedule.log_every, self.schedule.validate_every, self.schedule.checkpoint_every)
     return min(self.schedule.iterations, *(iteration - iteration % n + n for n in every))
 
+  def _due(self, iteration, every):
+    return iteration % every == 0 or iteration == self.schedule.iterations
+
   def _metadata(self, iteration, best):
     return {"iteration": iteration, "best": best, "config": self.config}
 
-  def _not_finite(self, last_good, board, log):
-    board.flush()
-    log.close()
+  def _not_finite(self, when):
     kept = self.checkpoints.iterations()
     kept = f"the checkpoint of iteration {kept[-1]} is kept" if kept else "there is no checkpoint yet"
     return (
-      f"the loss or its gradient became infinite or NaN at meta-iteration {last_good + 1}; {kept}. "
+      f"the loss or its gradient became infinite or NaN {when}; {kept}. "
       "A smaller --update_lr or --meta_lr usually helps"
     )
 
 
 def validation_score(means):
-  """One number to compare checkpoints by, larger is better: the last step's accuracy or return, or minus its loss."""
-  for name in ("accuracy", "return"):
-    if name in means:
-      return float(means[name][-1])
-  return -float(means["loss"][-1])
+  """What to compare checkpoints by, as (metric, number; larger is better): the last step's accuracy, return or -loss.
+
+  Args:
+    means: metric name -> [steps + 1].
+  """
+  name = next(n for n in ("accuracy", "return", "loss") if n in means)
+  last = float(means[name][-1])
+  return f"{name}/step_{len(means[name]) - 1}", -last if name == "loss" else last
+
+
+def _all_finite(tensors):
+  floating = (np.asarray(t) for t in tf.nest.flatten(tensors))
+  return all(np.isfinite(array).all() for array in floating if np.issubdtype(array.dtype, np.floating))
 
 
 def _specs(state):

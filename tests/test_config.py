@@ -1,0 +1,248 @@
+"""Settings: what a domain's preset gives, what a flag overrides, what is refused and how."""
+
+import dataclasses
+import os
+import re
+
+import pytest
+
+from maml_tf.errors import UserError
+from maml_tf.experiments.config import Config, check_paths, kind_of, readable_name, resolve, training_settings
+from maml_tf.experiments.presets import PRESETS
+from maml_tf.training.run_directory import name_of
+
+
+def directory_name(**given):
+  config = resolve(**given)
+  return name_of(readable_name(config), training_settings(config))
+
+
+def test_nothing_given_is_the_sinusoid_preset():
+  config = resolve()
+  assert config.datasource == "sinusoid"
+  assert {k: v for k, v in config.to_dict().items() if k != "datasource"} == PRESETS["sinusoid"]
+
+
+@pytest.mark.parametrize("domain", PRESETS)
+def test_a_preset_has_exactly_the_settings_and_their_types(domain):
+  fields = {f.name: f for f in dataclasses.fields(Config) if f.name != "datasource"}
+  assert set(PRESETS[domain]) == set(fields)
+  for name, value in PRESETS[domain].items():
+    assert value is None or type(value) is kind_of(fields[name]), name
+  resolve(domain)
+
+
+def test_given_wins_over_the_preset_and_none_does_not():
+  config = resolve(meta_lr=0.01, seed=None)
+  assert (config.meta_lr, config.seed) == (0.01, 0)
+
+
+def test_every_setting_says_what_it_means():
+  assert all(field.metadata["help"] for field in dataclasses.fields(Config))
+
+
+PUBLISHED = dict(datasource="sinusoid", logdir="logs/sine/", norm="None", update_batch_size=10)
+TEN_SHOT = dict(PUBLISHED, metatrain_iterations=70000)
+PRETRAINED = dict(PUBLISHED, pretrain_iterations=70000, metatrain_iterations=0)
+ORACLE = dict(PRETRAINED, baseline="oracle")
+ORACLE_OF_TEN_SHOT = dict(TEN_SHOT, baseline="oracle")
+
+
+@pytest.mark.parametrize(
+  ("command", "method"),
+  [(TEN_SHOT, "maml"), (PRETRAINED, "pretrain"), (ORACLE, "oracle"), (ORACLE_OF_TEN_SHOT, "oracle")],
+)
+def test_the_published_command_lines_mean_the_same(command, method):
+  config = resolve(**command)
+  assert (config.method, config.iterations, config.pretrains_first) == (method, 70000, False)
+  assert config.update_lr == (0.001 if method == "maml" else None)
+  assert (config.meta_batch_size, config.meta_lr, config.num_updates) == (25, 0.001, 1)
+
+
+def test_the_published_runs_do_not_share_a_directory():
+  assert len({directory_name(**c) for c in (TEN_SHOT, PRETRAINED, ORACLE)}) == 3
+  assert directory_name(**ORACLE) == directory_name(**ORACLE_OF_TEN_SHOT)
+
+
+@pytest.mark.parametrize("command", [TEN_SHOT, PRETRAINED, ORACLE])
+def test_the_evaluation_of_a_published_run_finds_it(command):
+  assert directory_name(**command, train=False, test_set=True) == directory_name(**command)
+
+
+@pytest.mark.parametrize("baseline", ["pretrain", "oracle"])
+@pytest.mark.parametrize(
+  ("given", "iterations"),
+  [
+    ({}, 70000),
+    ({"pretrain_iterations": 30}, 30),
+    ({"metatrain_iterations": 30}, 30),
+    ({"pretrain_iterations": 30, "metatrain_iterations": 0}, 30),
+    ({"pretrain_iterations": 30, "metatrain_iterations": 40}, 70),
+  ],
+)
+def test_a_baseline_trains_for_as_long_as_is_said_under_either_name(baseline, given, iterations):
+  config = resolve(baseline=baseline, **given)
+  assert (config.method, config.iterations, config.pretrains_first) == (baseline, iterations, False)
+
+
+def test_the_pretrained_baseline_is_the_same_run_under_both_names():
+  by_flags = directory_name(pretrain_iterations=300, metatrain_iterations=0)
+  assert directory_name(baseline="pretrain", pretrain_iterations=300) == by_flags
+
+
+def test_both_counts_pretrain_before_they_metatrain():
+  config = resolve(pretrain_iterations=30, metatrain_iterations=40)
+  assert (config.method, config.iterations, config.pretrains_first) == ("maml", 40, True)
+
+
+def test_random_trains_nothing():
+  assert resolve(baseline="random").iterations == 0
+
+
+@pytest.mark.parametrize(
+  "given",
+  [
+    {"eval_tasks": 10},
+    {"eval_updates": 0},
+    {"eval_queries": 3},
+    {"metatrain_iterations": 100000},
+    {"logdir": "elsewhere"},
+    {"log": False},
+    {"export": False},
+    {"resume": False},
+    {"test_set": False},
+    {"train": False, "test_iter": 1000},
+    {"train": False, "update_batch_size": 5, "train_update_batch_size": 10},
+    {"train": False, "update_lr": 0.01, "train_update_lr": 0.001},
+  ],
+)
+def test_what_does_not_shape_training_leaves_the_directory(given):
+  assert directory_name(**given) == directory_name()
+
+
+@pytest.mark.parametrize(
+  "given",
+  [
+    {"seed": 1},
+    {"meta_lr": 0.01},
+    {"update_lr": 0.01},
+    {"update_lr": 0.00100000001},
+    {"num_updates": 2},
+    {"meta_batch_size": 24},
+    {"update_batch_size": 5},
+    {"norm": "batch_norm"},
+    {"stop_grad": True},
+    {"pretrain_iterations": 10},
+    {"baseline": "oracle"},
+    {"baseline": "random"},
+  ],
+)
+def test_what_shapes_training_changes_the_directory(given):
+  assert directory_name(**given) != directory_name()
+
+
+def test_the_initialisation_shapes_training():
+  config = resolve()
+  assert training_settings(config, "one") != training_settings(config, "two") != training_settings(config)
+
+
+def test_a_whole_number_and_the_same_float_are_one_run():
+  assert directory_name(update_lr=1) == directory_name(update_lr=1.0)
+
+
+COUNTS = ("num_classes", "meta_batch_size", "update_batch_size", "num_updates", "num_filters", "eval_tasks",
+          "eval_queries")  # fmt: skip
+REFUSED = [
+  *({name: value} for name in COUNTS for value in (0, -1, 2**31)),
+  *({name: -1} for name in ("pretrain_iterations", "metatrain_iterations", "eval_updates", "seed")),
+  *({name: v} for name in ("meta_lr", "update_lr") for v in (0.0, -0.1, float("nan"), float("inf"), float("-inf"))),
+  {"metatrain_iterations": 0},
+  {"metatrain_iterations": 2**31},
+  {"seed": 2**62},
+  {"seed": 1.5},
+  {"seed": "x"},
+  {"seed": True},
+  {"meta_lr": "fast"},
+  {"train": 1},
+  {"norm": ""},
+  {"norm": "none"},
+  {"norm": 3},
+  {"baseline": ""},
+  {"baseline": "Oracle"},
+  {"train_update_batch_size": 0},
+  {"train_update_batch_size": -2},
+  {"train_update_lr": float("nan")},
+  {"train_update_lr": 0.0},
+  {"train_update_batch_size": 5},
+  {"train_update_lr": 0.5},
+  {"test_iter": 100},
+  {"test_iter": 100, "train": False, "init_from": "somewhere"},
+  {"test_iter": 100, "train": False, "baseline": "random"},
+  {"init_from": "somewhere", "baseline": "random"},
+]
+
+
+@pytest.mark.parametrize("given", REFUSED, ids=str)
+def test_a_value_that_makes_no_sense_is_refused_by_name(given):
+  with pytest.raises(UserError, match=f"^--{next(iter(given))}=.*expected") as error:
+    resolve(**given)
+  assert "\n" not in str(error.value)
+
+
+def test_unknown_names_are_refused():
+  with pytest.raises(UserError, match=re.escape("--datasource=imagenet: expected one of sinusoid")):
+    resolve("imagenet")
+  with pytest.raises(UserError, match="learning_rate: no such setting"):
+    resolve(learning_rate=0.1)
+
+
+@pytest.mark.parametrize(
+  "given",
+  [
+    {"seed": 2**62 - 1},
+    {"eval_updates": 0},
+    {"eval_tasks": 1},
+    {"eval_queries": 1},
+    {"update_batch_size": 1, "meta_batch_size": 1},
+    {"test_iter": 0},
+    {"test_iter": -5, "train": False},
+    {"metatrain_iterations": 0, "train": False},
+    {"train_update_lr": 0.001},
+    {"train_update_batch_size": 10},
+    {"train_update_batch_size": -1, "train_update_lr": -1},
+    {"baseline": "None"},
+  ],
+  ids=str,
+)
+def test_edge_values_that_make_sense_are_taken(given):
+  resolve(**given)
+
+
+def test_existing_and_new_folders_are_fine_and_nothing_is_created(tmp_path):
+  check_paths(resolve(logdir=str(tmp_path)))
+  check_paths(resolve(logdir=str(tmp_path / "a" / "b")))
+  check_paths(resolve(logdir=tmp_path / "a", baseline="random", train=False))
+  assert os.listdir(tmp_path) == []
+
+
+def test_a_relative_folder_is_fine(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  check_paths(resolve(logdir="logs/sine/"))
+
+
+@pytest.mark.parametrize(("given", "named"), [
+  ({"logdir": ""}, "--logdir="),
+  ({"logdir": "{tmp}/file"}, "--logdir={tmp}/file: {tmp}/file is a file"),
+  ({"logdir": "{tmp}/file/sub"}, "--logdir={tmp}/file/sub: {tmp}/file is a file"),
+  ({"logdir": "{tmp}/none", "train": False}, "--logdir={tmp}/none: no such folder"),
+  ({"logdir": "{tmp}/" + 300 * "x"}, "File name too long"),
+  ({"init_from": ""}, "--init_from="),
+  ({"init_from": "{tmp}/none"}, "--init_from={tmp}/none: no such folder"),
+  ({"init_from": "{tmp}/file"}, "--init_from={tmp}/file: this is a file"),
+  ({"init_from": "{tmp}"}, "--init_from={tmp}: no SavedModel"),
+])  # fmt: skip
+def test_paths_that_cannot_work_are_refused_by_name(tmp_path, given, named):
+  (tmp_path / "file").write_text("")
+  filled = {k: v.format(tmp=tmp_path) if isinstance(v, str) else v for k, v in given.items()}
+  with pytest.raises(UserError, match=re.escape(named.format(tmp=tmp_path))):
+    check_paths(resolve(**{"logdir": str(tmp_path), **filled}))
