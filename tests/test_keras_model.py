@@ -23,7 +23,7 @@ def functional():
 
 
 class Subclassed(keras.Model):
-  """A list of layers, a weight of its own, and a `call` without a `training` argument."""
+  """A list of layers, and a weight of its own."""
 
   def __init__(self):
     super().__init__()
@@ -32,10 +32,10 @@ class Subclassed(keras.Model):
     self.head = keras.layers.Dense(2)
     self.scale = self.add_weight(shape=(4,), initializer="glorot_normal", name="scale")
 
-  def call(self, x):
+  def call(self, x, training=None):
     for layer in self.hidden:
       x = layer(x)
-    return self.head(self.norm(x) * self.scale)
+    return self.head(self.norm(x, training=training) * self.scale)
 
 
 def sequential():
@@ -134,6 +134,21 @@ def test_weights_without_a_task_axis_are_shared():
   np.testing.assert_allclose(shared, repeated, atol=1e-6)
   for task in range(T):
     np.testing.assert_allclose(shared[task], model.apply(weights, x[task]), atol=1e-6)
+
+
+def test_a_model_whose_call_takes_no_training_argument():
+  class Plain(keras.Model):
+    def __init__(self):
+      super().__init__()
+      self.norm = keras.layers.BatchNormalization()
+
+    def call(self, x):
+      return self.norm(x)
+
+  model = models.from_keras(Plain(), input_shape=(3,))
+  x = normal(N, 3)
+  outputs = model.apply(model.initial_weights(0), x)
+  np.testing.assert_allclose(outputs, (x - x.mean(axis=0)) / np.sqrt(x.var(axis=0) + 1e-3), atol=1e-5)
 
 
 def test_a_plain_call_is_the_keras_model():
