@@ -159,6 +159,7 @@ REFUSED = [
   {"metatrain_iterations": 0},
   {"metatrain_iterations": 2**31},
   {"seed": 2**62},
+  {"meta_lr": 1e300},
   {"seed": 1.5},
   {"seed": "x"},
   {"seed": True},

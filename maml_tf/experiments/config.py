@@ -1,7 +1,6 @@
 """One experiment as a dataclass. This module imports no TensorFlow: bad settings are refused at once."""
 
 import dataclasses
-import math
 import numbers
 import os
 import pathlib
@@ -13,6 +12,7 @@ from maml_tf.experiments.presets import PRESETS
 BASELINES = ("None", "pretrain", "oracle", "random")
 NORMS = ("None", "batch_norm", "layer_norm")
 _COUNT_LIMIT = 2**31  # iterations and sizes are int32 tensors
+_RATE_LIMIT = 3.4e38  # and rates float32
 
 
 def _setting(meaning):
@@ -237,10 +237,10 @@ def _check_numbers(config, require):
   )
   for name in ("meta_lr", "update_lr", "init_stddev"):
     value = getattr(config, name)
-    require(name, value is None or (math.isfinite(value) and value > 0), "a finite number above 0")
+    require(name, value is None or 0 < value < _RATE_LIMIT, "a finite number above 0")
   for name in ("train_update_batch_size", "train_update_lr"):
     value = getattr(config, name)
-    require(name, value == -1 or (math.isfinite(value) and value > 0), "-1 (as update_...) or a finite number above 0")
+    require(name, value == -1 or 0 < value < _RATE_LIMIT, "-1 (as update_...) or a finite number above 0")
 
 
 def _check_combinations(config, require):

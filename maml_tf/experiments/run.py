@@ -114,6 +114,8 @@ def _prepare(config, initial, directory, say):
     if aside is not None:
       say(f"--resume=False: the older run was put aside, in {aside}")
   _refuse_shorter(config, directory)
+  if directory.saved_model.is_file():
+    raise UserError(f"{directory.saved_model}: this is a file where the run writes a folder; move it away")
   directory.write_json(directory.config, config.to_dict())
   return _pretrained_weights(config, initial, directory, say) if config.pretrains_first else initial
 

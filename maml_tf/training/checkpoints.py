@@ -25,7 +25,7 @@ def write(path, state, metadata):
   """Writes a state (nested dict of tensors) and JSON-able metadata atomically, and on disk when it returns."""
   arrays = {name: np.asarray(value) for name, value in _flatten(state).items()}
   # The number of tensors, since one flipped byte in a zip's directory can hide some of its members.
-  text = json.dumps({"format_version": FORMAT_VERSION, "tensors": len(arrays), **metadata})
+  text = json.dumps({"format_version": FORMAT_VERSION, **metadata, "tensors": len(arrays)})
   buffer = io.BytesIO()
   np.savez(buffer, **{_METADATA: np.array(text)}, **arrays)
   write_atomically(path, buffer.getvalue())
