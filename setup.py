@@ -29,6 +29,7 @@ setup(
     "absl-py>=2.0",
     "tensorboard>=2.18",  # TensorFlow 2.21 no longer brings it
     "matplotlib>=3.8",
+    "pillow>=10.0",
     "tqdm>=4.66",
     "numpy>=1.26",
   ],

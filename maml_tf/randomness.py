@@ -37,3 +37,8 @@ def uniform(seed, shape, low, high, dtype):
   words = tf.random.stateless_uniform(shape, seed, None, None, word, alg=ALGORITHM)
   words = tf.bitwise.right_shift(words, tf.constant(8 * word.size - bits, word))
   return low + (high - low) * (tf.cast(words, dtype) * tf.constant(2.0**-bits, dtype))
+
+
+def integers(seed, shape, limit):
+  """Uniform int32 integers in [0, limit)."""
+  return tf.random.stateless_uniform(shape, seed, 0, limit, tf.int32, alg=ALGORITHM)

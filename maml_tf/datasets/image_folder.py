@@ -1,0 +1,33 @@
+"""Any few-shot data set laid out as `train/val/test/<class>/<image>`."""
+
+import pathlib
+
+from maml_tf.datasets import image_bank, locate
+from maml_tf.errors import UserError
+
+
+def load(folder, cache_dir, split, size, channels):
+  """The bank of one split of a folder, any number of images per class.
+
+  Args:
+    folder: holds train, val and test.
+    cache_dir: where the decoded images are kept.
+    split: "train", "val" or "test".
+    size: (height, width) that images are resized to.
+    channels: 1 or 3.
+  """
+  folder = pathlib.Path(folder)
+  absent = [part for part in locate.SPLITS if not (folder / part).is_dir()]
+  if absent:
+    raise UserError(f"--data_dir={folder}: no folder {absent[0]}/ here; expected {{train,val,test}}/<class>/<image>")
+  files = [(name, path) for name, paths in locate.class_folders(folder / split) for path in paths]
+  return image_bank.load(image_bank.files_source(f"{folder.name}-{split}", files), cache_dir, size, channels)
+
+
+def check_disjoint(folder):
+  """Raises where a class is in two splits."""
+  of = {split: {name for name, _ in locate.class_folders(pathlib.Path(folder) / split)} for split in locate.SPLITS}
+  for one, other in (("train", "val"), ("train", "test"), ("val", "test")):
+    shared = of[one] & of[other]
+    if shared:
+      raise UserError(f"--data_dir={folder}: class {min(shared)} is in both {one}/ and {other}/")
