@@ -102,7 +102,7 @@ def test_one_inner_step_by_hand():
 
 
 def test_meta_gradient_of_a_quadratic_by_hand():
-  """theta' = theta - 2a(theta - c); the gradient of (theta' - q)^2 is 2 (theta' - q)(1 - 2a); first order: no (1 - 2a)."""
+  """theta' = theta - 2a(theta - c); the gradient of (theta' - q)^2 is 2 (theta' - q)(1 - 2a); first order drops it."""
   for first_order, factor in ((False, 0.5), (True, 1.0)):
     theta = tf.constant([3.0])
     with tf.GradientTape() as tape:
