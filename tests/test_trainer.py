@@ -1,5 +1,6 @@
 """The training loop: one trace, the same bits through kills, NaN by its step, and what it leaves behind."""
 
+import io
 import json
 import os
 import subprocess
@@ -100,6 +101,20 @@ def test_how_often_python_looks_in_does_not_change_the_weights(tmp_path):
   left, _ = small_runs.trainer(tmp_path / "often", often).train()
   right, _ = small_runs.trainer(tmp_path / "seldom").train()
   tf.nest.map_structure(np.testing.assert_array_equal, left, right)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_progress_bar_with_rate_and_time_left_on_terminals_only(tmp_path, monkeypatch, terminal):
+  stream = io.StringIO()
+  stream.isatty = lambda: terminal
+  monkeypatch.setattr(sys, "stderr", stream)
+  small_runs.trainer(tmp_path, who=Scripted()).train()
+  if terminal:
+    assert "60/60" in stream.getvalue()
+    assert "it/s" in stream.getvalue()
+    assert stream.getvalue().endswith("\n")
+  else:
+    assert stream.getvalue() == ""
 
 
 def test_the_seed_decides_the_run(tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import shutil
 import time
 from collections.abc import Callable
 
@@ -97,7 +98,9 @@ class Trainer:
     compile_seconds = self._compile(state, first)
     board.scalars(first, {"seconds": compile_seconds}, "compile")
     started = time.perf_counter()
-    with tqdm(total=schedule.iterations, initial=first, unit="it", disable=None) as bar:
+    # A width of its own: where the terminal says that it has 0 columns, tqdm shows nothing.
+    width = shutil.get_terminal_size().columns
+    with tqdm(total=schedule.iterations, initial=first, unit="it", disable=None, ncols=width) as bar:
       while iteration < schedule.iterations:
         until = self._next_stop(iteration)
         state, metrics = self._chunk(state, iteration, until)
