@@ -98,9 +98,10 @@ class Trainer:
     compile_seconds = self._compile(state, first)
     board.scalars(first, {"seconds": compile_seconds}, "compile")
     started = time.perf_counter()
-    # A width of its own: where the terminal says that it has 0 columns, tqdm shows nothing.
-    width = shutil.get_terminal_size().columns
-    with tqdm(total=schedule.iterations, initial=first, unit="it", disable=None, ncols=width) as bar:
+    # Sizes of its own: where the terminal says that it has 0 columns and rows, tqdm shows nothing.
+    columns, lines = shutil.get_terminal_size()
+    size = {"ncols": columns, "nrows": lines}
+    with tqdm(total=schedule.iterations, initial=first, unit="it", disable=None, **size) as bar:
       while iteration < schedule.iterations:
         until = self._next_stop(iteration)
         state, metrics = self._chunk(state, iteration, until)
