@@ -146,3 +146,31 @@ def _check_shapes(path, found, expected):
   extra = [n for n in found if n not in expected and not n.startswith(maml.STEP_SIZE_PREFIX)]
   if extra:
     raise UserError(f"{path}: another architecture: it has a weight {extra[0]}, which this model lacks")
+
+
+def import_tf1_checkpoint(path):
+  """Reads a checkpoint of the published code (cbfinn/maml, TensorFlow 1): its convolutional network with batch norm.
+
+  Args:
+    path: the checkpoint's prefix, as in `.../model59000`.
+
+  Returns:
+    Dict of name -> tensor for `models.ConvNet` of the same sizes.
+
+  Raises:
+    UserError: no checkpoint there, or not of that network.
+  """
+  names = {"dense/kernel": "model/w5", "dense/bias": "model/b5"}
+  for i in range(4):
+    # The published code left its convolution biases unnamed, so TensorFlow numbered them.
+    names[f"conv_{i}/kernel"] = f"model/conv{i + 1}"
+    names[f"conv_{i}/bias"] = "model/Variable" if i == 0 else f"model/Variable_{i}"
+    names[f"norm_{i}/beta"] = f"model/{i}/beta"
+  try:
+    reader = tf.train.load_checkpoint(str(path))
+  except (ValueError, tf.errors.OpError) as error:
+    raise UserError(f"{path}: no TensorFlow checkpoint here (expected {path}.index and {path}.data-...)") from error
+  missing = [theirs for theirs in names.values() if not reader.has_tensor(theirs)]
+  if missing:
+    raise UserError(f"{path}: not the published code's convolutional network: it has no {missing[0]}")
+  return {ours: tf.constant(reader.get_tensor(theirs)) for ours, theirs in names.items()}
