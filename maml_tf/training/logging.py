@@ -69,10 +69,16 @@ class TensorBoard:
       self._writer = tf.summary.create_file_writer(str(folder)) if enabled else None
 
   def scalars(self, iteration, values, prefix):
+    """One record for all of them: `tf.summary.scalar` costs half a millisecond each, as much as a meta-iteration."""
     if self.enabled:
-      with writing(self._folder), self._writer.as_default(step=iteration):
-        for name, value in values.items():
-          tf.summary.scalar(f"{prefix}/{name}", value)
+      from tensorboard.compat.proto.summary_pb2 import Summary
+      from tensorboard.plugins.scalar.summary import scalar_pb
+
+      record = Summary()
+      for name, value in values.items():
+        record.MergeFrom(scalar_pb(f"{prefix}/{name}", value))
+      with writing(self._folder), self._writer.as_default():
+        tf.summary.experimental.write_raw_pb(record.SerializeToString(), step=iteration)
 
   def figure(self, iteration, name, figure):
     """Writes a matplotlib figure as an image."""
