@@ -17,9 +17,7 @@ def load(folder, cache_dir, split, size, channels):
     channels: 1 or 3.
   """
   folder = pathlib.Path(folder)
-  absent = [part for part in locate.SPLITS if not (folder / part).is_dir()]
-  if absent:
-    raise UserError(f"--data_dir={folder}: no folder {absent[0]}/ here; expected {{train,val,test}}/<class>/<image>")
+  locate.check("folder", folder)
   files = [(name, path) for name, paths in locate.class_folders(folder / split) for path in paths]
   return image_bank.load(image_bank.files_source(f"{folder.name}-{split}", files), cache_dir, size, channels)
 

@@ -29,7 +29,7 @@ def load(data_dir, cache_dir, split, list_dir=None):
   """
   found = locate.miniimagenet(data_dir)
   if found is None:
-    raise UserError(missing(data_dir))
+    raise UserError(locate.missing_miniimagenet(data_dir))
   kind, folder = found
   list_dir = pathlib.Path(list_dir or pathlib.Path(data_dir) / "miniimagenet")
   if kind == "folders":
@@ -41,15 +41,6 @@ def load(data_dir, cache_dir, split, list_dir=None):
   if len(bank.names) != NUM_CLASSES[split]:
     raise UserError(f"{folder}: {len(bank.names)} {split} classes, miniImageNet has {NUM_CLASSES[split]}")
   return bank
-
-
-def missing(data_dir):
-  """What to say where miniImageNet is not found."""
-  return (
-    f"--data_dir={data_dir}: no miniImageNet here (looked for miniimagenet/{{train,val,test}}/<class>/*.jpg, for "
-    "miniimagenet/images/ with {train,val,test}.csv beside it, and for ImageNet's class folders there); its images are "
-    "ImageNet's and cannot be downloaded for you: data/README.md says how to prepare them"
-  )
 
 
 def _listed_files(folder, list_file, by_class):

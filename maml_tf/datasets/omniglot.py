@@ -27,22 +27,13 @@ def load(data_dir, cache_dir, download=False):
   """
   found = locate.omniglot(data_dir)
   if found is None and not download:
-    raise UserError(missing(data_dir))
+    raise UserError(locate.missing_omniglot(data_dir))
   kind, folder = found or ("tfds", pathlib.Path(data_dir) / "tensorflow_datasets")
   source = _from_tfds(folder) if kind == "tfds" else _from_folders(folder)
   bank = image_bank.load(source, cache_dir, SIZE, channels=1, expected_size=PER_CLASS)
   if len(bank.names) != NUM_CLASSES:
     raise UserError(f"{folder}: {len(bank.names)} characters, Omniglot has {NUM_CLASSES}; unpack it anew")
   return bank
-
-
-def missing(data_dir):
-  """What to say where Omniglot is not found."""
-  return (
-    f"--data_dir={data_dir}: no Omniglot here (looked for tensorflow_datasets/omniglot and for "
-    "omniglot/images_background with images_evaluation); put it there, or prepare it with: python -c "
-    f"\"import tensorflow_datasets as tfds; tfds.load('omniglot', data_dir='{data_dir}/tensorflow_datasets')\""
-  )
 
 
 def split(bank, name, split_file):

@@ -34,7 +34,7 @@ class Episodes(TaskDistribution):
     if bank.sizes[smallest] < shots + queries:
       raise UserError(
         f"class {bank.names[smallest]} has {bank.sizes[smallest]} images, but {shots} shots and {queries} queries "
-        f"need {shots + queries}: lower --update_batch_size or --eval_queries"
+        f"need {shots + queries}; lower --update_batch_size, or give the class more images"
       )
     self.ways, self.shots, self.queries = ways, shots, queries
     self.rotations, self.invert, self.dtype = rotations, invert, tf.as_dtype(dtype)
