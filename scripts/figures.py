@@ -51,7 +51,7 @@ def sinusoid():
   runs = find_runs("sinusoid", SINUSOID_COMMANDS)
   import_tensorflow()
   from maml_tf import export
-  from maml_tf.experiments import sinusoid_plots
+  from maml_tf.experiments import plots, sinusoid_plots
   from maml_tf.experiments.config import resolve
   from maml_tf.experiments.sinusoid import SinusoidExperiment
 
@@ -67,7 +67,7 @@ def sinusoid():
   }
   for directory, _ in runs.values():
     print(f"from  {directory}")
-  for path in sinusoid_plots.save_all(figures, FLAGS.output, FORMATS):
+  for path in plots.save_all(figures, FLAGS.output, FORMATS):
     print(f"wrote {path}")
 
 

@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from maml_tf import MAML, evaluation, models, randomness, tasks
 from maml_tf.baselines import Pretraining, best_step_size
-from maml_tf.experiments import sinusoid_plots
+from maml_tf.experiments import plots, sinusoid_plots
 from maml_tf.experiments.presets import PUBLISHED_SINUSOID
 from maml_tf.training import optimizers
 from maml_tf.training.learner import SupervisedLearner
@@ -29,6 +29,12 @@ class SinusoidExperiment:
     self.config = config
     self.oracle = config.method == "oracle"
     self.model = make_model(config)
+
+  def load_data(self):
+    """Nothing: sine waves are drawn inside the graph."""
+
+  def data_fingerprint(self):
+    """None: the datasource says it all."""
 
   def learner(self, initial_weights=None, inner_lr=None):
     """The learner that the config names; `inner_lr` overrides the step size (tuned, for a baseline)."""
@@ -80,10 +86,14 @@ class SinusoidExperiment:
       results[str(shots)] = {"inner_lr": rate, "mse": {n: v.tolist() for n, v in summary.items()}}
     return results
 
+  def inner_lr(self, results):
+    """The step size to adapt with: the config's, or the one that `evaluate` tuned."""
+    return results[str(self.config.update_batch_size)]["inner_lr"]
+
   def plots(self, weights, results, directory):
     """Writes the run's plots; returns their paths."""
-    rate = results[str(self.config.update_batch_size)]["inner_lr"]
-    return sinusoid_plots.save_all(
+    rate = self.inner_lr(results)
+    return plots.save_all(
       {
         "fits": sinusoid_plots.fits_on_held_out(self, weights, rate),
         "mse": sinusoid_plots.mse_against_steps({self.config.method: results}),

@@ -1,7 +1,5 @@
 """Plots of sinusoid runs: fits, and errors against gradient steps."""
 
-import pathlib
-
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -88,15 +86,3 @@ def mse_against_steps(results_by_method):
     axis.legend(fontsize=8, loc="center right", bbox_to_anchor=(1.0, 0.65))  # between the curves, over none
   axes[0].set_ylabel("mean squared error")
   return figure
-
-
-def save_all(figures, folder, formats=("png",)):
-  """Writes name -> figure as <folder>/<name>.<format>; returns the paths."""
-  folder = pathlib.Path(folder)
-  folder.mkdir(parents=True, exist_ok=True)
-  paths = []
-  for name, figure in figures.items():
-    for extension in formats:
-      paths.append(folder / f"{name}.{extension}")
-      figure.savefig(paths[-1], dpi=120)
-  return paths
