@@ -162,7 +162,7 @@ def sinusoid():
     low, high = spread[name]
     print(f"{name:28}{rate:8.0f}{f'{low:.0f} - {high:.0f}':>16}{rate / vmap:9.1f}{rate / loop:9.1f}")
   return {
-    "benchmark": "sinusoid", "iterations_per_second": rates, "min_max": spread,
+    "format_version": 1, "benchmark": "sinusoid", "iterations_per_second": rates, "min_max": spread,
     "over_vmap": {n: r / vmap for n, r in rates.items()}, "over_loop": {n: r / loop for n, r in rates.items()},
     "rounds": FLAGS.rounds, "seconds": FLAGS.seconds, "main_iterations": FLAGS.main_iterations,
     "torch": torch.__version__, **provenance.describe(),

@@ -13,9 +13,10 @@ from common import import_tensorflow, main_of
 from maml_tf.errors import UserError
 from maml_tf.experiments.presets import PUBLISHED_SINUSOID
 
+FORMAT_VERSION = 1
 # What has to be the same in all runs that are averaged.
 SHARED = ("datasource", "method", "split", "tasks", "queries")
-OF_EACH_RUN = ("seed", "command", "commit", "wall_seconds", "training", "versions", "hardware")
+OF_EACH_RUN = ("seed", "command", "commit", "wall_seconds", "training", "versions", "hardware", "config")
 
 
 def collect(arguments):
@@ -30,6 +31,7 @@ def collect(arguments):
       raise UserError(f"the runs differ in {name}: {', '.join(map(str, values))}; they cannot be averaged")
   shots = runs[0]["results"].keys()
   content = {
+    "format_version": FORMAT_VERSION,
     **{name: runs[0][name] for name in SHARED},
     "metric": "mean squared error after 0, 1, ... gradient steps, by number of support points",
     "interval": "95 %: 1.96 standard errors over test tasks, of the mean over seeds",

@@ -39,3 +39,11 @@ def test_every_place_in_the_house_plan_exists():
   plan = README.split("## Where things are")[1]
   for path in re.findall(r"^(\S+/\S*)\s", plan, re.MULTILINE):
     assert (ROOT / path).exists(), path
+
+
+def test_result_tables_are_those_of_the_results_files():
+  done = subprocess.run([sys.executable, str(ROOT / "scripts/tables.py")], capture_output=True, text=True, timeout=60)
+  tables = done.stdout.strip().split("\n\n")
+  assert done.returncode == 0 and len(tables) >= 2, done.stderr
+  for table in tables:
+    assert table in README
