@@ -67,14 +67,18 @@ def parse(argv):
     return None
   if rest:
     raise UserError(f"unexpected argument {rest[0]!r}: flags look like --name=value")
-  config = resolve(**{field.name: values[field.name].value for field in dataclasses.fields(Config)})
+  given = {field.name: values[field.name].value for field in dataclasses.fields(Config)}
+  if given["data_dir"] is None:
+    given["data_dir"] = os.environ.get("MAML_TF_DATA") or None
+  config = resolve(**given)
   check_paths(config)
   return config
 
 
 def help_text():
   """Every flag with its meaning and its default."""
-  lines = [__doc__, "Flags, as --name=value, with the defaults of the presets (maml_tf/experiments/presets.py):", ""]
+  presets = "maml_tf/experiments/presets.py; it has others for 20 ways and for 5 shots"
+  lines = [__doc__, f"Flags, as --name=value, with the defaults of the presets ({presets}):", ""]
   for field in dataclasses.fields(Config):
     name = f"--[no]{field.name}" if kind_of(field) is bool else f"--{field.name}"
     text = f"{field.metadata['help']} (default: {_default(field.name)})"

@@ -41,6 +41,17 @@ def test_every_setting_says_what_it_means():
   assert all(field.metadata["help"] for field in dataclasses.fields(Config))
 
 
+# Numbers were committed with runs of these names, which --train=False has to find.
+@pytest.mark.parametrize(("given", "name"), [
+  ({}, "sinusoid.maml.mbs_25.ubs_10.numstep1.updatelr0.001.nonorm.seed0-f9c357dd"),
+  ({"baseline": "oracle"}, "sinusoid.oracle.mbs_25.ubs_10.nonorm.seed0-12cc6044"),
+  ({"baseline": "pretrain", "seed": 2}, "sinusoid.pretrain.mbs_25.ubs_10.nonorm.seed2-1f2506b9"),
+  ({"baseline": "random"}, "sinusoid.random.mbs_25.ubs_10.nonorm.seed0-2db5978f"),
+])  # fmt: skip
+def test_the_names_of_sinusoid_runs_stay(given, name):
+  assert directory_name(**given) == name
+
+
 PUBLISHED = dict(datasource="sinusoid", logdir="logs/sine/", norm="None", update_batch_size=10)
 TEN_SHOT = dict(PUBLISHED, metatrain_iterations=70000)
 PRETRAINED = dict(PUBLISHED, pretrain_iterations=70000, metatrain_iterations=0)
@@ -67,6 +78,80 @@ def test_the_published_runs_do_not_share_a_directory():
 @pytest.mark.parametrize("command", [TEN_SHOT, PRETRAINED, ORACLE])
 def test_the_evaluation_of_a_published_run_finds_it(command):
   assert directory_name(**command, train=False, test_set=True) == directory_name(**command)
+
+
+# cbfinn/maml, main.py, usage; and what its code makes of the flags that are not given.
+FIVE_WAY = dict(datasource="omniglot", metatrain_iterations=60000, meta_batch_size=32, update_batch_size=1,
+                update_lr=0.4, num_updates=1, logdir="logs/omniglot5way/")  # fmt: skip
+TWENTY_WAY = dict(datasource="omniglot", metatrain_iterations=60000, meta_batch_size=16, update_batch_size=1,
+                  num_classes=20, update_lr=0.1, num_updates=5, logdir="logs/omniglot20way/")  # fmt: skip
+MINI_ONE_SHOT = dict(datasource="miniimagenet", metatrain_iterations=60000, meta_batch_size=4, update_batch_size=1,
+                     update_lr=0.01, num_updates=5, num_classes=5, logdir="logs/miniimagenet1shot/", num_filters=32,
+                     max_pool=True)  # fmt: skip
+MINI_FIVE_SHOT = dict(MINI_ONE_SHOT, update_batch_size=5, logdir="logs/miniimagenet5shot/")
+IMAGE_COMMANDS = [FIVE_WAY, TWENTY_WAY, MINI_ONE_SHOT, MINI_FIVE_SHOT]
+SHARED = dict(meta_lr=0.001, norm="batch_norm", conv=True, stop_grad=False, loss_reduction="per_class_sum",
+              test_set=False, eval_tasks=600, eval_updates=10, baseline="None", pretrain_iterations=0)  # fmt: skip
+
+
+@pytest.mark.parametrize("command", IMAGE_COMMANDS)
+@pytest.mark.parametrize("evaluation", [{}, {"train": False, "test_set": True}], ids=["train", "evaluate"])
+def test_the_published_image_command_lines_mean_the_same(command, evaluation):
+  omniglot = command["datasource"] == "omniglot"
+  implied = dict(num_classes=5, num_filters=64, max_pool=False) if omniglot else {}
+  expected = implied | SHARED | command | evaluation | {"eval_queries": command["update_batch_size"]}
+  config = resolve(**command, **evaluation).to_dict()
+  assert {name: config[name] for name in expected} == expected
+  assert directory_name(**command, **evaluation) == directory_name(**command)
+
+
+@pytest.mark.parametrize(("task", "command"), [
+  ({"datasource": "omniglot"}, FIVE_WAY),
+  ({"datasource": "omniglot", "num_classes": 20}, TWENTY_WAY),
+  ({"datasource": "miniimagenet"}, MINI_ONE_SHOT),
+  # The paper's text says 2 tasks; the published command line repeats the 4 of 1-shot.
+  ({"datasource": "miniimagenet", "update_batch_size": 5}, MINI_FIVE_SHOT | {"meta_batch_size": 2}),
+])  # fmt: skip
+def test_a_task_alone_gives_the_published_settings(task, command):
+  assert directory_name(**task) == directory_name(**command)
+
+
+@pytest.mark.parametrize("command", [FIVE_WAY, TWENTY_WAY, MINI_ONE_SHOT])
+def test_five_shot_evaluation_finds_the_one_shot_run(command):
+  five = {"train": False, "test_set": True, "update_batch_size": 5, "train_update_batch_size": 1}
+  assert directory_name(**(command | five)) == directory_name(**command)
+  task = {name: command[name] for name in ("datasource", "num_classes") if name in command}
+  assert directory_name(**(task | five)) == directory_name(**command)
+  assert resolve(**(command | five)).eval_queries == 5
+
+
+@pytest.mark.parametrize("given", [
+  {"num_classes": 6}, {"num_filters": 32}, {"conv": False}, {"max_pool": True}, {"loss_reduction": "mean"},
+  {"split": "alphabets"}, {"stop_grad": True},
+], ids=str)  # fmt: skip
+def test_what_shapes_training_on_images_changes_the_directory(given):
+  assert directory_name(datasource="omniglot", **given) != directory_name(datasource="omniglot")
+
+
+def test_where_the_data_lies_leaves_the_directory():
+  assert directory_name(datasource="omniglot", data_dir="elsewhere") == directory_name(datasource="omniglot")
+
+
+@pytest.mark.parametrize("given", [
+  {"baseline": "oracle", "datasource": "omniglot"},
+  {"baseline": "pretrain", "datasource": "folder"},
+  {"pretrain_iterations": 10, "datasource": "miniimagenet"},
+  {"num_classes": 1, "datasource": "omniglot"},
+  {"split": "alphabets", "datasource": "miniimagenet"},
+  {"split": "alphabets"},
+  {"split": "random", "datasource": "omniglot"},
+  {"loss_reduction": "sum", "datasource": "omniglot"},
+  {"loss_reduction": "per_class_sum"},
+], ids=str)  # fmt: skip
+def test_what_a_datasource_does_not_have_is_refused_by_name(given):
+  with pytest.raises(UserError, match=f"^--{next(iter(given))}=.*expected") as error:
+    resolve(**given)
+  assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("baseline", ["pretrain", "oracle"])

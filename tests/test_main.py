@@ -140,14 +140,70 @@ def test_refused_in_one_line_before_tensorflow_loads(tmp_path, flags, named):
   assert (tmp_path / "file").read_text() == "mine"
 
 
+WITHOUT_DATA = [
+  ("omniglot", "{tmp}/none", ["no such folder", "{tmp}/none/tensorflow_datasets", "tfds.load('omniglot', data_dir='"]),
+  ("omniglot", "{tmp}", ["no Omniglot here", "omniglot/images_background", "tfds.load('omniglot', data_dir='"]),
+  ("omniglot", "{tmp}/file", ["this is a file"]),
+  ("omniglot", "{tmp}/own", ["name the folder that holds it"]),
+  ("miniimagenet", "{tmp}/none", ["no such folder", "{tmp}/none/miniimagenet", "ln -s"]),
+  (
+    "miniimagenet",
+    "{tmp}",
+    ["no miniImageNet here", "{{train,val,test}}/<class>/*.jpg", "cannot be downloaded", "ln -s"],
+  ),
+  ("folder", "{tmp}/none", ["no such folder", "{{train,val,test}}/<class>/<image>"]),
+  ("folder", "{tmp}/own", ["no folder train/", "{{train,val,test}}/<class>/<image>"]),
+  ("folder", "{tmp}/file", ["this is a file"]),
+  ("folder", "", ["expected the name of a folder"]),
+]
+
+
+@pytest.mark.parametrize(("datasource", "data_dir", "named"), WITHOUT_DATA)
+@pytest.mark.parametrize("mode", [[], ["--train=False", "--baseline=random"]], ids=["train", "evaluate"])
+def test_missing_data_is_one_line_at_once(tmp_path, datasource, data_dir, named, mode):
+  (tmp_path / "file").write_text("mine")
+  (tmp_path / "own" / "images_background").mkdir(parents=True)
+  data_dir = data_dir.format(tmp=tmp_path)
+  began = time.perf_counter()
+  done = shell(f"--datasource={datasource}", f"--data_dir={data_dir}", *mode, cwd=tmp_path)
+  assert time.perf_counter() - began < 2.0
+  assert_one_line(
+    done.returncode, done.stderr, f"--data_dir={data_dir}", *(part.format(tmp=tmp_path) for part in named)
+  )
+  assert sorted(os.listdir(tmp_path)) == ["file", "own"]
+
+
+def test_the_environment_names_the_data_and_a_flag_wins(tmp_path):
+  environment = os.environ | {"MAML_TF_DATA": str(tmp_path / "named")}
+  done = shell("--datasource=omniglot", cwd=tmp_path, env=environment)
+  assert_one_line(done.returncode, done.stderr, f"--data_dir={tmp_path / 'named'}: no such folder")
+  done = shell("--datasource=omniglot", "--data_dir=flag", cwd=tmp_path, env=environment)
+  assert_one_line(done.returncode, done.stderr, "--data_dir=flag: no such folder")
+  del environment["MAML_TF_DATA"]
+  done = shell("--datasource=omniglot", cwd=tmp_path, env=environment)
+  assert_one_line(done.returncode, done.stderr, "--data_dir=data: no such folder")
+
+
+def test_missing_data_is_noticed_without_tensorflow_and_numpy(tmp_path):
+  code = (
+    "import runpy, sys; sys.argv = ['main.py', '--datasource=omniglot', '--data_dir=none']\n"
+    f"try: runpy.run_path({str(SCRIPT)!r}, run_name='__main__')\n"
+    "except SystemExit: print([name for name in ('tensorflow', 'numpy') if name in sys.modules])"
+  )
+  done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=60)
+  assert "--data_dir=none" in done.stderr
+  assert done.stdout == "[]\n"
+
+
 def test_help_lists_every_flag_with_its_default():
   done = shell("--help")
   assert (done.returncode, done.stderr) == (0, "")
   text = " ".join(done.stdout.split())
   for part in (
-    "--metatrain_iterations meta-training iterations (default: 70000)",
+    "--metatrain_iterations meta-training iterations (default: sinusoid 70000, omniglot 60000, miniimagenet 60000,",
     "--[no]stop_grad",
-    "(default: 0.001)",
+    "--meta_lr step size of the meta-optimiser, Adam (default: 0.001)",
+    "--data_dir folder of the data sets; on the command line MAML_TF_DATA names it, where that is set (default: data)",
   ):
     assert part in text
   assert shell("-h").stdout == done.stdout

@@ -6,11 +6,14 @@ import os
 import pathlib
 import typing
 
+from maml_tf.datasets import locate
 from maml_tf.errors import UserError
-from maml_tf.experiments.presets import PRESETS
+from maml_tf.experiments.presets import IMAGE_DATASOURCES, PRESETS, preset
 
 BASELINES = ("None", "pretrain", "oracle", "random")
 NORMS = ("None", "batch_norm", "layer_norm")
+SPLITS = ("published", "alphabets")
+LOSS_REDUCTIONS = ("mean", "per_class_sum")
 _COUNT_LIMIT = 2**31  # iterations and sizes are int32 tensors
 _RATE_LIMIT = 3.4e38  # and rates float32
 
@@ -57,11 +60,18 @@ class Config:
     "deviation of a fully connected network's initial weights; the published code's is 0.01"
   )
   seed: int = _setting("seed of the initialisation and of every task")
+  data_dir: str = _setting("folder of the data sets; on the command line MAML_TF_DATA names it, where that is set")
+  split: str = _setting(f"classes of Omniglot for training, validation and test: {', '.join(SPLITS)}")
+  loss_reduction: str = _setting(
+    f"how examples make a loss: {', '.join(LOSS_REDUCTIONS)} (their sum over the shots); images only"
+  )
   init_from: str | None = _setting("SavedModel to start training from, or to evaluate")
   export: bool = _setting("write the SavedModel of the result into the run directory")
   eval_tasks: int = _setting("tasks in the evaluation")
   eval_updates: int = _setting("most inner steps in the evaluation")
-  eval_queries: int = _setting("query examples per task (sinusoid) or per class (images) in the evaluation")
+  eval_queries: int = _setting(
+    "query examples per task (sinusoid) or per class (images) in the evaluation; images: as many as shots"
+  )
   jit_compile: bool = _setting("compile the training loop with XLA")
 
   @property
@@ -84,6 +94,10 @@ class Config:
   def pretrains_first(self):
     """Whether meta-training starts from weights that are pretrained first (both iteration counts given)."""
     return self.method == "maml" and self.pretrain_iterations > 0
+
+  @property
+  def has_images(self):
+    return self.datasource in IMAGE_DATASOURCES
 
   @property
   def training_shots(self):
@@ -114,18 +128,26 @@ def resolve(datasource=None, **given):
   if datasource not in PRESETS:
     raise UserError(f"--datasource={datasource}: expected one of {', '.join(PRESETS)}")
   given = {name: _typed(name, value) for name, value in given.items() if value is not None}
-  preset = dict(PRESETS[datasource])
+  defaults = preset(datasource, given)
+  if datasource == "sinusoid":
+    defaults |= _baseline_defaults(given, defaults)
+  config = Config(datasource=datasource, **(defaults | given))
+  _check(config)
+  return config
+
+
+def _baseline_defaults(given, defaults):
+  """What a baseline has in place of MAML's defaults."""
+  changed = {}
   baseline = given.get("baseline", "None") != "None"
   if baseline or (given.get("metatrain_iterations") == 0 and given.get("pretrain_iterations", 0) > 0):
-    preset["update_lr"] = None  # a baseline fine-tunes with the best of a grid
+    changed["update_lr"] = None  # a baseline fine-tunes with the best of a grid
   if given.get("baseline") in ("pretrain", "oracle"):
     # As many iterations as MAML would have, unless they are given, under either name: the published code moves the
     # oracle's from one to the other.
-    preset["pretrain_iterations"] = 0 if "metatrain_iterations" in given else preset["metatrain_iterations"]
-    preset["metatrain_iterations"] = 0
-  config = Config(datasource=datasource, **(preset | given))
-  _check(config)
-  return config
+    changed["pretrain_iterations"] = 0 if "metatrain_iterations" in given else defaults["metatrain_iterations"]
+    changed["metatrain_iterations"] = 0
+  return changed
 
 
 def check_paths(config):
@@ -138,12 +160,20 @@ def check_paths(config):
     _check_logdir(config)
     if config.init_from is not None:
       _check_init_from(config.init_from)
+    if config.has_images:
+      locate.check(config.datasource, config.data_dir)
   except OSError as error:  # a name that is too long, a folder that may not be searched
     raise UserError(f"{error.filename}: {error.strerror}; name another path") from error
 
 
-def training_settings(config, init_fingerprint=None):
-  """What shapes training, as a JSON-able dict: its hash is in the run directory's name."""
+def training_settings(config, init_fingerprint=None, data_fingerprint=None):
+  """What shapes training, as a JSON-able dict: its hash is in the run directory's name.
+
+  Args:
+    config: `Config`.
+    init_fingerprint: of the weights of --init_from; None: there are none.
+    data_fingerprint: of the training data where the datasource does not say which they are; None: it does.
+  """
   settings = {
     "datasource": config.datasource,
     "method": config.method,
@@ -160,6 +190,11 @@ def training_settings(config, init_fingerprint=None):
       "num_updates": config.num_updates,
       "stop_grad": config.stop_grad,
     }
+  if config.has_images:
+    names = ("num_classes", "num_filters", "conv", "max_pool", "loss_reduction", "split")
+    settings |= {name: getattr(config, name) for name in names}
+  if data_fingerprint is not None:
+    settings["data"] = data_fingerprint
   if config.pretrains_first:
     settings["pretrain_iterations"] = config.pretrain_iterations
   if init_fingerprint is not None:
@@ -169,15 +204,15 @@ def training_settings(config, init_fingerprint=None):
 
 def readable_name(config):
   """The readable part of a run directory's name, in the manner of the published code's."""
-  parts = [
-    config.datasource,
-    config.method,
-    f"mbs_{config.meta_batch_size}",
-    f"ubs_{config.training_shots}",
-  ]
+  parts = [config.datasource, config.method]
+  parts += [f"cls_{config.num_classes}"] if config.has_images else []
+  parts += [f"mbs_{config.meta_batch_size}", f"ubs_{config.training_shots}"]
   if config.method == "maml":
     parts += [f"numstep{config.num_updates}", f"updatelr{config.training_lr:g}"]
     parts += ["stopgrad"] if config.stop_grad else []
+  if config.has_images:
+    parts += [f"hidden{config.num_filters}" if config.conv else "fc"]
+    parts += ["maxpool"] if config.conv and config.max_pool else []
   parts += [
     "nonorm" if config.norm == "None" else config.norm.replace("_", ""),
     f"seed{config.seed}",
@@ -217,7 +252,10 @@ def _check(config):
   _check_numbers(config, require)
   require("baseline", config.baseline in BASELINES, f"one of {', '.join(BASELINES)}")
   require("norm", config.norm in NORMS, f"one of {', '.join(NORMS)}")
+  require("split", config.split in SPLITS, f"one of {', '.join(SPLITS)}")
+  require("loss_reduction", config.loss_reduction in LOSS_REDUCTIONS, f"one of {', '.join(LOSS_REDUCTIONS)}")
   _check_combinations(config, require)
+  _check_domain(config, require)
 
 
 def _check_numbers(config, require):
@@ -264,6 +302,19 @@ def _check_combinations(config, require):
     not nothing,
     "at least 1 (or --pretrain_iterations above 0, or --train=False)",
   )
+
+
+def _check_domain(config, require):
+  """Refuses what the datasource does not have."""
+  omniglot = config.datasource == "omniglot"
+  require("split", omniglot or config.split == "published", "published, or --datasource=omniglot: only that has others")
+  if not config.has_images:
+    require("loss_reduction", config.loss_reduction == "mean", "mean, or a --datasource of images")
+    return
+  require("num_classes", config.num_classes >= 2, "at least 2")
+  fixed = "None or random: every task labels its classes anew, so there is nothing to train without adaptation"
+  require("baseline", config.baseline in ("None", "random"), fixed)
+  require("pretrain_iterations", config.pretrain_iterations == 0, "0 with images: every task labels its classes anew")
 
 
 def _check_logdir(config):

@@ -22,8 +22,13 @@ _PUBLISHED_DEFAULTS = dict(
   train_update_lr=-1.0,
   init_stddev=0.01,
   seed=0,
+  data_dir="data",
+  split="published",
+  loss_reduction="mean",
   init_from=None,
   export=True,
+  eval_tasks=600,  # cbfinn/maml, main.py, NUM_TEST_POINTS
+  eval_updates=10,  # Finn et al. 2017, figure 3; appendix A.1 for miniImageNet
 )
 
 SINUSOID = dict(
@@ -38,16 +43,74 @@ SINUSOID = dict(
   # has the numbers); from 0.1 every seed reaches the paper's table.
   init_stddev=0.1,
   test_set=True,  # published: False; tasks are drawn afresh either way, and the table is one of test tasks
-  eval_tasks=600,  # cbfinn/maml, main.py, NUM_TEST_POINTS
-  eval_updates=10,  # Finn et al. 2017, figure 3
   eval_queries=100,  # published: K; more points measure the same mean with less noise
   jit_compile=True,
 )
 
-PRESETS = {"sinusoid": SINUSOID}
+OMNIGLOT = dict(
+  _PUBLISHED_DEFAULTS,
+  # cbfinn/maml, main.py, usage: 5-way, 1-shot omniglot
+  metatrain_iterations=60000,
+  meta_batch_size=32,
+  update_batch_size=1,
+  update_lr=0.4,
+  norm="batch_norm",
+  loss_reduction="per_class_sum",  # cbfinn/maml, utils.py, xent, and the unreduced vector in maml.py
+  eval_queries=1,  # as many as shots: `preset` below
+  jit_compile=False,  # XLA's convolutions are slower on a CPU than TensorFlow's own
+)
+
+# cbfinn/maml, main.py, usage: 20-way, 1-shot omniglot
+OMNIGLOT_20_WAY = dict(meta_batch_size=16, update_lr=0.1, num_updates=5)
+
+MINIIMAGENET = dict(
+  OMNIGLOT,
+  # cbfinn/maml, main.py, usage: 5-way 1-shot mini imagenet
+  meta_batch_size=4,
+  update_lr=0.01,
+  num_updates=5,
+  num_filters=32,
+  max_pool=True,
+)
+
+# Finn et al. 2017, appendix A.1: 2 tasks; the usage in cbfinn/maml repeats the 4 of 1-shot.
+MINIIMAGENET_5_SHOT = dict(meta_batch_size=2)
+
+PRESETS = {"sinusoid": SINUSOID, "omniglot": OMNIGLOT, "miniimagenet": MINIIMAGENET, "folder": MINIIMAGENET}
+IMAGE_DATASOURCES = ("omniglot", "miniimagenet", "folder")
+
+
+def preset(datasource, given):
+  """The defaults of a domain for the task that the given settings name: a dict of its own."""
+  settings = dict(PRESETS[datasource])
+  if datasource not in IMAGE_DATASOURCES:
+    return settings
+  shots = given.get("update_batch_size", settings["update_batch_size"])
+  trained = given.get("train_update_batch_size", -1)
+  if datasource == "omniglot" and given.get("num_classes") == 20:
+    settings |= OMNIGLOT_20_WAY
+  if datasource == "miniimagenet" and (shots if trained == -1 else trained) == 5:
+    settings |= MINIIMAGENET_5_SHOT
+  return settings | {"eval_queries": shots}  # cbfinn/maml, main.py: as many as shots
+
 
 # 5-shot mean squared error after 1, 5 and 10 steps (Finn et al. 2017, table 2).
 PUBLISHED_SINUSOID = {
   "maml": {1: 0.67, 5: 0.38, 10: 0.35},
   "pretrain": {1: 2.41, 5: 2.23, 10: 2.19},
+}
+
+# Test accuracy and the number of steps after which it is read (Finn et al. 2017, table 1 and appendix A.1), by data
+# set, ways, shots, whether convolutional and whether first order.
+PUBLISHED_IMAGES = {
+  ("omniglot", 5, 1, True, False): (0.987, 3),
+  ("omniglot", 5, 5, True, False): (0.999, 3),
+  ("omniglot", 20, 1, True, False): (0.958, 5),
+  ("omniglot", 20, 5, True, False): (0.989, 5),
+  ("omniglot", 5, 1, False, False): (0.897, 3),
+  ("omniglot", 5, 5, False, False): (0.975, 3),
+  ("miniimagenet", 5, 1, True, False): (0.4870, 10),
+  ("miniimagenet", 5, 5, True, False): (0.6311, 10),
+  ("miniimagenet", 5, 1, True, True): (0.4807, 10),
+  ("miniimagenet", 5, 5, True, True): (0.6315, 10),
 }

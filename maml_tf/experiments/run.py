@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import pathlib
 import time
+from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -13,13 +14,46 @@ from maml_tf import export
 from maml_tf.errors import UserError
 from maml_tf.experiments import provenance
 from maml_tf.experiments.config import readable_name, training_settings
+from maml_tf.experiments.images import ImageExperiment
+from maml_tf.experiments.presets import IMAGE_DATASOURCES
 from maml_tf.experiments.sinusoid import SinusoidExperiment
 from maml_tf.training.checkpoints import CheckpointFolder, writing
 from maml_tf.training.run_directory import RunDirectory, name_of
 from maml_tf.training.trainer import Trainer
 
-EXPERIMENTS = {"sinusoid": SinusoidExperiment}
+EXPERIMENTS = {"sinusoid": SinusoidExperiment, **dict.fromkeys(IMAGE_DATASOURCES, ImageExperiment)}
 RESULTS_FORMAT_VERSION = 1
+
+
+class Experiment(Protocol):
+  """What `run` knows of a domain. An experiment is made from a `Config` and has its model as `model`."""
+
+  def load_data(self):
+    """Loads what training and evaluation need, so that bad data is refused before the run directory is touched."""
+
+  def data_fingerprint(self):
+    """A text that tells the training data apart where the datasource alone does not; None where it does."""
+
+  def learner(self, initial_weights=None, inner_lr=None):
+    """The `Learner`; `inner_lr` overrides the config's step size."""
+
+  def schedule(self):
+    """The trainer's `Schedule`."""
+
+  def on_validation(self):
+    """A function (iteration, state, tensorboard) that the trainer calls after every validation, or None."""
+
+  def evaluate(self, weights):
+    """The results, a JSON-able dict."""
+
+  def inner_lr(self, results):
+    """The step size of the exported artefact."""
+
+  def plots(self, weights, results, directory):
+    """Writes plots into the folder and returns their paths."""
+
+  def table(self, results):
+    """The results as lines of text."""
 
 
 def run(config, command=None, say=print):
@@ -39,9 +73,12 @@ def run(config, command=None, say=print):
   began = time.perf_counter()
   experiment = EXPERIMENTS[config.datasource](config)
   initial, fingerprint = _initial_weights(config, experiment)
-  directory = run_directory(config, fingerprint)
+  directory = run_directory(config, fingerprint, experiment.data_fingerprint())
+  # Both before the lock: nothing is created where there is nothing to evaluate, or to train on.
   if not config.train and _evaluates_checkpoint(config):
-    _require_checkpoint(directory)  # before the lock: nothing is created where there is nothing to evaluate
+    _require_checkpoint(directory)
+  with _out_of_memory_explained():
+    experiment.load_data()
   with directory.locked(), _out_of_memory_explained():
     initial = _prepare(config, initial, directory, say)
     learner = experiment.learner(initial)
@@ -61,17 +98,17 @@ def run(config, command=None, say=print):
     with writing(directory.plots):
       plots = experiment.plots(state["weights"], results, directory.plots)
     if config.export and config.train:
-      rate = results[str(config.update_batch_size)]["inner_lr"]
       with writing(directory.saved_model):
-        export.save(experiment.learner(initial, inner_lr=rate), state, directory.saved_model)
+        learner = experiment.learner(initial, inner_lr=experiment.inner_lr(results))
+        export.save(learner, state, directory.saved_model)
   for line in ["", *experiment.table(results), "", *_written(config, directory, training, plots)]:
     say(line)
   return {**content, "directory": str(directory.path)}
 
 
-def run_directory(config, fingerprint=None):
-  """The `RunDirectory` of a config."""
-  name = name_of(readable_name(config), training_settings(config, fingerprint))
+def run_directory(config, init_fingerprint=None, data_fingerprint=None):
+  """The `RunDirectory` of a config; the fingerprints are those of `training_settings`."""
+  name = name_of(readable_name(config), training_settings(config, init_fingerprint, data_fingerprint))
   return RunDirectory(pathlib.Path(config.logdir) / name)
 
 
@@ -196,7 +233,9 @@ def _written(config, directory, training, plots):
   lines = []
   rate = training.get("iterations_per_second")
   if rate:
-    lines.append(f"{training['iteration']} iterations, {rate:.0f} per second, {training['seconds']:.0f} s")
+    lines.append(
+      f"{training['iteration']} iterations, {rate:.{0 if rate >= 10 else 1}f} per second, {training['seconds']:.0f} s"
+    )
   lines.append(f"results       {directory.results}")
   lines += [f"plot          {path}" for path in plots]
   if config.train and config.method != "random":
