@@ -37,6 +37,37 @@ def test_conv2d(size, stride, shared):
     np.testing.assert_allclose(out[task], tf.nn.conv2d(x[task], k, stride, "SAME") + b, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize(("height", "width", "stride"), [(8, 8, 1), (7, 5, 2), (28, 28, 2), (2, 2, 2), (1, 3, 1)])
+def test_patches_equal_those_of_tensorflow_and_fold_is_the_adjoint(height, width, stride):
+  patches = layers.Patches(height, width, 3, 3, stride)
+  x = normal(2, height, width, 4)
+  extracted = patches.extract(tf.reshape(x, [2, height * width, 4]))
+  expected = tf.image.extract_patches(x, [1, 3, 3, 1], [1, stride, stride, 1], [1, 1, 1, 1], "SAME")
+  np.testing.assert_array_equal(tf.reshape(extracted, expected.shape), expected)
+  other = normal(*extracted.shape)
+  forward, backward = tf.reduce_sum(extracted * other), tf.reduce_sum(tf.reshape(x, [2, -1, 4]) * patches.fold(other))
+  np.testing.assert_allclose(forward, backward, rtol=1e-12)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_conv2d_has_the_derivatives_of_tensorflows_own_of_second_order_too(stride):
+  x, kernel, bias, direction = normal(2, 3, 6, 5, 2), normal(2, 3, 3, 2, 4), normal(2, 4), normal(2, 3, 6, 5, 2)
+
+  def second(convolve):
+    with tf.GradientTape() as outer:
+      outer.watch([x, kernel])
+      with tf.GradientTape() as inner:
+        inner.watch(x)
+        out = tf.reduce_sum(tf.tanh(convolve()))
+      slope = tf.reduce_sum(inner.gradient(out, x) * direction)
+    return outer.gradient(slope, [x, kernel])
+
+  ours = second(lambda: layers.conv2d(x, kernel, bias, stride))
+  native = second(lambda: tf.stack([tf.nn.conv2d(x[t], kernel[t], stride, "SAME") + bias[t] for t in range(2)]))
+  for a, b in zip(ours, native, strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11)
+
+
 @pytest.mark.parametrize("size", [(8, 8), (7, 5), (21, 21)])
 def test_max_pool(size):
   x = normal(3, 2, *size, 4)

@@ -1,5 +1,6 @@
 """Layers as functions with a task axis: inputs are [T, n, ...], each weight is plain (shared) or has a leading T."""
 
+import numpy as np
 import tensorflow as tf
 
 
@@ -28,25 +29,78 @@ def conv2d(x, kernel, bias, stride=1):
 
 
 def _conv2d_per_task(x, kernel, stride):
-  """One matrix product for all tasks, on patches.
-
-  TensorFlow has no convolution with a batch of filter banks; a grouped convolution was several times slower,
-  and derivatives of `extract_patches` are slow, so the h * w shifted views are sliced and concatenated.
-  """
+  """One matrix product for all tasks, on patches: TensorFlow has no convolution with a batch of filter banks."""
   num_tasks, num_examples, height, width, channels = _shape(x)
   _, k_height, k_width, _, filters = _shape(kernel)
-  pad_y, out_height = _same_padding(height, k_height, stride)
-  pad_x, out_width = _same_padding(width, k_width, stride)
-  padded = tf.pad(x, [[0, 0], [0, 0], pad_y, pad_x, [0, 0]])
-  views = [
-    padded[:, :, i : i + stride * (out_height - 1) + 1 : stride][:, :, :, j : j + stride * (out_width - 1) + 1 : stride]
-    for i in range(k_height)
-    for j in range(k_width)
-  ]
-  patch_size = k_height * k_width * channels
-  patches = tf.reshape(tf.concat(views, axis=-1), [num_tasks, -1, patch_size])
-  out = tf.matmul(patches, tf.reshape(kernel, [num_tasks, patch_size, filters]))
-  return tf.reshape(out, [num_tasks, num_examples, out_height, out_width, filters])
+  geometry = Patches(height, width, k_height, k_width, stride)
+  pixels = tf.reshape(x, [num_tasks * num_examples, height * width, channels])
+  patches = tf.reshape(geometry.extract(pixels), [num_tasks, -1, k_height * k_width * channels])
+  out = tf.matmul(patches, tf.reshape(kernel, [num_tasks, k_height * k_width * channels, filters]))
+  return tf.reshape(out, [num_tasks, num_examples, *geometry.out_size, filters])
+
+
+class Patches:
+  """The patches that a convolution with SAME padding sees, and the adjoint, both as gathers with constant indices.
+
+  Each is the other's gradient, so derivatives of any order are gathers too. (`tf.image.extract_patches` has a sparse
+  product as its gradient, and slices with a concatenation a chain of paddings: several times slower.)
+
+  Args:
+    height: of the image.
+    width: of the image.
+    k_height: of the kernel.
+    k_width: of the kernel.
+    stride: in both directions.
+  """
+
+  def __init__(self, height, width, k_height, k_width, stride):
+    (top, _), out_height = _same_padding(height, k_height, stride)
+    (left, _), out_width = _same_padding(width, k_width, stride)
+    self.out_size = (out_height, out_width)
+    self.window = k_height * k_width
+    self.num_pixels = height * width
+    rows = np.arange(out_height)[:, None] * stride + np.arange(k_height) - top
+    columns = np.arange(out_width)[:, None] * stride + np.arange(k_width) - left
+    rows, columns = rows[:, None, :, None], columns[None, :, None, :]
+    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    # Whatever lies outside of the image reads one more pixel, behind the last, which is zero.
+    self._pixel_of_slot = np.where(inside, rows * width + columns, self.num_pixels).astype(np.int32).ravel()
+    self._slots_of_pixel = self._invert(self._pixel_of_slot)
+
+  def extract(self, pixels):
+    """Pixels [B, H * W, C] -> patches [B, out * window, C]."""
+
+    @tf.custom_gradient
+    def extract(pixels):
+      return tf.gather(_with_zero(pixels), self._pixel_of_slot, axis=1), self.fold
+
+    return extract(pixels)
+
+  def fold(self, patches):
+    """The adjoint: adds every patch entry to the pixel that it was read from, [B, out * window, C] -> [B, H * W, C]."""
+
+    @tf.custom_gradient
+    def fold(patches):
+      fan = self._slots_of_pixel.shape[1]
+      gathered = tf.gather(_with_zero(patches), self._slots_of_pixel.ravel(), axis=1)
+      channels = _shape(patches)[2]
+      return tf.reduce_sum(tf.reshape(gathered, [-1, self.num_pixels, fan, channels]), axis=2), self.extract
+
+    return fold(patches)
+
+  def _invert(self, pixel_of_slot):
+    """[pixels, fan]: the slots that read each pixel, filled up with the slot behind the last, which is zero."""
+    slots = [np.flatnonzero(pixel_of_slot == pixel) for pixel in range(self.num_pixels)]
+    fan = max(len(found) for found in slots)
+    table = np.full((self.num_pixels, fan), len(pixel_of_slot), np.int32)
+    for pixel, found in enumerate(slots):
+      table[pixel, : len(found)] = found
+    return table
+
+
+def _with_zero(x):
+  """[B, m, C] -> [B, m + 1, C], the last entry zero."""
+  return tf.pad(x, [[0, 0], [0, 1], [0, 0]])
 
 
 def max_pool(x):
