@@ -10,12 +10,9 @@ from maml_tf.training import optimizers
 from maml_tf.training.learner import SupervisedLearner
 from maml_tf.training.trainer import Schedule
 
-EVALUATION_SHOTS = (
-  5,
-  10,
-  20,
-)  # Finn et al. 2017, appendix: trained with 10, evaluated with 5, 10 and 20
-UNTUNED_LR = 0.001  # step size of a baseline while it is trained: only its validation curve depends on it
+EVALUATION_SHOTS = (5, 10, 20)  # Finn et al. 2017, appendix: trained with 10, evaluated with 5, 10 and 20
+# Step sizes of the baselines in training, near what tuning finds: only their validation curves depend on them.
+UNTUNED_LR = {"pretrain": 0.01, "oracle": 0.0001, "random": 0.01}
 
 
 class SinusoidExperiment:
@@ -40,12 +37,12 @@ class SinusoidExperiment:
     """The learner that the config names; `inner_lr` overrides the step size (tuned, for a baseline)."""
     config = self.config
     algorithm = MAML if config.method == "maml" else Pretraining
-    rate = inner_lr if inner_lr is not None else config.training_lr
+    rate = self._step_size() if inner_lr is None else inner_lr
     return SupervisedLearner(
       algorithm(
         self.model,
         loss="mse",
-        inner_lr=UNTUNED_LR if rate is None else rate,
+        inner_lr=rate,
         num_updates=config.num_updates,
         first_order=config.stop_grad,
       ),
@@ -67,10 +64,14 @@ class SinusoidExperiment:
 
     def draw(iteration, state, board):
       if iteration % (3 * self.schedule().validate_every) == 0 or iteration == self.config.iterations:
-        figure = sinusoid_plots.fits_on_held_out(self, state["weights"], self.config.training_lr or UNTUNED_LR)
+        figure = sinusoid_plots.fits_on_held_out(self, state["weights"], self._step_size())
         board.figure(iteration, "fits on held-out sine waves", figure)
 
     return draw
+
+  def _step_size(self):
+    config = self.config
+    return UNTUNED_LR[config.method] if config.training_lr is None else config.training_lr
 
   def evaluate(self, weights):
     """Results for every number of shots: {"5": {"inner_lr", "mse": {"mean": [S + 1], "ci95": [S + 1]}}, ...}."""
