@@ -1,0 +1,74 @@
+"""Plots of image runs: accuracy against gradient steps, and an episode with what is predicted of it."""
+
+import numpy as np
+from matplotlib.figure import Figure
+
+MOST_CLASSES, MOST_IMAGES = 10, 5  # what a figure has room for, support and query images each
+RIGHT, WRONG = "tab:green", "tab:red"
+
+
+def accuracy_against_steps(results, title, chance, published=None):
+  """Accuracy after 0, 1, ... steps, a line for each number of queries, 95 % intervals shaded.
+
+  Args:
+    results: of `ImageExperiment.evaluate`.
+    title: text above.
+    chance: accuracy of a guess.
+    published: None, or (accuracy, step) of the paper.
+  """
+  figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+  axis = figure.subplots()
+  for queries, result in results.items():
+    mean, ci95 = (100 * np.array(result["accuracy"][name], np.float64) for name in ("mean", "ci95"))
+    steps = np.arange(len(mean))
+    (line,) = axis.plot(
+      steps, mean, marker=".", label=f"{queries} {'query' if queries == '1' else 'queries'} per class"
+    )
+    axis.fill_between(steps, mean - ci95, mean + ci95, color=line.get_color(), alpha=0.2, linewidth=0)
+  if published is not None:
+    axis.plot(published[1], 100 * published[0], "k*", markersize=10, label="published")
+  axis.axhline(100 * chance, color="tab:gray", linestyle=":", label="chance")
+  axis.set_title(title, fontsize=9)
+  axis.set_xlabel("gradient steps")
+  axis.set_ylabel("accuracy in %")
+  axis.set_ylim(0, 101)
+  axis.grid(alpha=0.25)
+  axis.legend(fontsize=8, loc="lower right")
+  return figure
+
+
+def episode(content):
+  """A row for each class: its support images, then query images titled with the class predicted before and after.
+
+  Args:
+    content: of `ImageExperiment.episode`.
+  """
+  num_classes = min(MOST_CLASSES, int(content["support_y"].max()) + 1)
+  support, query = (_rows(content, part, num_classes) for part in ("support", "query"))
+  columns = support.shape[1] + query.shape[1]
+  figure = Figure(figsize=(0.6 + 0.95 * columns, 0.9 + 1.1 * num_classes), layout="constrained")
+  axes = figure.subplots(num_classes, columns, squeeze=False)
+  for label in range(num_classes):
+    axes[label, 0].set_ylabel(f"class {label}", fontsize=8)
+    for axis, i in zip(axes[label, : support.shape[1]], support[label], strict=True):
+      _draw_image(axis, content["support_x"][i])
+    for axis, i in zip(axes[label, support.shape[1] :], query[label], strict=True):
+      _draw_image(axis, content["query_x"][i])
+      before, after = content["before"][i], content["after"][i]
+      axis.set_title(f"{before} → {after}", fontsize=8, color=RIGHT if after == label else WRONG, pad=2)
+  axes[0, 0].set_title("support", fontsize=8, pad=2)
+  figure.suptitle(f"Queries: class predicted before → after {content['steps']} gradient steps", fontsize=9)
+  return figure
+
+
+def _rows(content, part, num_classes):
+  """Indices of each class's images, [num_classes, at most MOST_IMAGES]."""
+  labels = content[f"{part}_y"]
+  return np.stack([np.flatnonzero(labels == label)[:MOST_IMAGES] for label in range(num_classes)])
+
+
+def _draw_image(axis, image):
+  grey = image.shape[-1] == 1
+  axis.set_xticks([])
+  axis.set_yticks([])
+  axis.imshow(image[..., 0] if grey else image, cmap="gray_r" if grey else None, vmin=0, vmax=1)

@@ -1,0 +1,291 @@
+"""Few-shot image classification on Omniglot, miniImageNet and image folders (Finn et al. 2017, section 5.2)."""
+
+import dataclasses
+import pathlib
+
+import tensorflow as tf
+
+from maml_tf import MAML, evaluation, models, randomness, tasks
+from maml_tf.datasets import image_folder, locate, miniimagenet, omniglot
+from maml_tf.experiments import image_plots, plots
+from maml_tf.experiments.presets import PUBLISHED_IMAGES
+from maml_tf.training import optimizers
+from maml_tf.training.learner import SupervisedLearner
+from maml_tf.training.trainer import Schedule
+
+FC_HIDDEN = (256, 128, 64, 64)  # Finn et al. 2017, appendix A.1: Omniglot without convolutions
+CLIP = 10.0  # cbfinn/maml, maml.py: elementwise, miniImageNet only, at the scale of the summed loss
+FIFTEEN = 15  # Finn et al. 2017, appendix A.1: query images per class, in miniImageNet's training
+EVALUATION_QUERIES = (1, FIFTEEN)
+TABLE_STEPS = (0, 1, 3, 5, 10)
+SHAPES = {"omniglot": (28, 28, 1), "miniimagenet": (84, 84, 3), "folder": (84, 84, 3)}
+SPLIT_FILE = pathlib.Path(__file__).parents[2] / "data" / "omniglot_split.json"
+
+
+class ImageExperiment:
+  """Everything about a run that is particular to images.
+
+  Image folders are treated as miniImageNet is. Data is loaded split by split, on first use.
+
+  Args:
+    config: `Config`.
+  """
+
+  def __init__(self, config):
+    self.config = config
+    self.omniglot = config.datasource == "omniglot"
+    self.model = make_model(config)
+    self._evaluated = "test" if config.test_set else "val"
+    self._banks = {}
+
+  def load_data(self):
+    """Loads the splits that are needed, so that data that does not fit the config is refused before anything runs."""
+    if self._trains:
+      self._training_tasks()
+      self._validation_tasks()
+    self._possible_queries()
+
+  def data_fingerprint(self):
+    """A hash of the training classes' names, for image folders: the datasource does not say which they are."""
+    if self.config.datasource != "folder":
+      return None
+    return locate.class_names_hash(pathlib.Path(self.config.data_dir) / "train")
+
+  def learner(self, initial_weights=None, inner_lr=None):
+    """The learner that the config names; `inner_lr` overrides the step size. It has tasks only where it trains."""
+    config = self.config
+    return SupervisedLearner(
+      self._maml(config.training_lr if inner_lr is None else inner_lr),
+      train_tasks=self._training_tasks() if self._trains else None,
+      eval_tasks=self._validation_tasks() if config.train else None,
+      meta_batch_size=config.meta_batch_size,
+      optimizer=optimizers.Adam(config.meta_lr, clip_value=None if self.omniglot else CLIP),
+      eval_updates=config.eval_updates,
+      initial_weights=initial_weights,
+      metadata={"config": config.to_dict()},
+    )
+
+  def schedule(self):
+    """How often to log, validate and keep: a validation costs as much as tens of iterations, a checkpoint nothing."""
+    return Schedule(self.config.iterations, validate_every=1000, checkpoint_every=500, validation_tasks=200)
+
+  def on_validation(self):
+    """A callback that draws an episode of validation classes into TensorBoard, at every fifth validation and the last.
+
+    With its labels, and what is predicted before and after adapting to it.
+    """
+
+    def draw(iteration, state, board):
+      if iteration % (5 * self.schedule().validate_every) == 0 or iteration == self.config.iterations:
+        board.figure(iteration, "episode", image_plots.episode(self.episode(state["weights"], "val")))
+
+    return draw
+
+  def evaluate(self, weights):
+    """Results by query images per class: {"1": {"inner_lr", "accuracy": {"mean": [S + 1], "ci95": [S + 1]}, "loss"}}.
+
+    A number of queries for which the classes have too few images is left out. The tasks of a number begin with those
+    of a smaller one: same classes, same support images, more queries.
+    """
+    config = self.config
+    root = randomness.fold(randomness.make_seed(config.seed), "evaluation", self._evaluated)
+    results = {}
+    for queries in self._possible_queries():
+      episodes = self._episodes(self._evaluated, config.update_batch_size, queries)
+      measured = self._measure(weights, episodes, root)
+      summaries = {name: evaluation.summarise(measured[name]) for name in ("accuracy", "loss")}
+      lists = {name: {n: v.tolist() for n, v in summary.items()} for name, summary in summaries.items()}
+      results[str(queries)] = {"inner_lr": config.update_lr, **lists}
+    return results
+
+  def inner_lr(self, results):
+    """The step size to adapt with."""
+    del results
+    return self.config.update_lr
+
+  def plots(self, weights, results, directory):
+    """Writes the run's plots; returns their paths."""
+    figures = {
+      "accuracy": image_plots.accuracy_against_steps(
+        results, self._title(), 1 / self.config.num_classes, self._published()
+      ),
+      "episode": image_plots.episode(self.episode(weights, self._evaluated)),
+    }
+    return plots.save_all(figures, directory)
+
+  def table(self, results):
+    """Lines of text: the results, beside the published one and the step after which the paper reads it."""
+    steps = [step for step in TABLE_STEPS if step <= self.config.eval_updates]
+    header = "".join(f"{f'{step} steps' if step != 1 else '1 step':>15}" for step in steps)
+    lines = [f"Accuracy in %, {self._title()}, 95 % intervals", f"{'':24}{header}"]
+    for queries in self._wanted_queries():
+      label = f"{queries:>2} {'query' if queries == 1 else 'queries'} per class"
+      if str(queries) in results:
+        mean, ci95 = (results[str(queries)]["accuracy"][name] for name in ("mean", "ci95"))
+        cells = "".join(f"{f'{100 * mean[step]:.2f} ± {100 * ci95[step]:.2f}':>15}" for step in steps)
+        lines.append(f"{label:24}{cells}")
+      else:
+        lines.append(f"{label:24}     left out: {self._too_few()}")
+    return lines + self._published_lines(steps)
+
+  def episode(self, weights, part, shown_queries=5):
+    """One task of held-out classes, and what is predicted before and after adapting to it.
+
+    Args:
+      weights: the initialisation.
+      part: "val" or "test".
+      shown_queries: query images per class, at most.
+
+    Returns:
+      Dict of NumPy arrays: "support_x" [N * K, H, W, C], "support_y" [N * K], "query_x" [N * Q, H, W, C], "query_y"
+      [N * Q], "before" and "after" [N * Q] (predicted classes); and "steps", the number of gradient steps.
+    """
+    config = self.config
+    shots = config.update_batch_size
+    episodes = self._episodes(part, shots, min(shown_queries, self._images_left(part, shots)))
+    # A seed of the figure, not of the run: figures of different runs show the same classes.
+    batch = episodes.sample(randomness.fold(randomness.make_seed(0), "figure"), 1)
+    maml = self._maml(config.update_lr)
+    adapted = maml.adapt_final(weights, batch.support_x, batch.support_y, config.eval_updates)
+    arrays = {name: getattr(batch, name)[0].numpy() for name in ("support_x", "support_y", "query_x", "query_y")}
+    predicted = {
+      name: tf.argmax(self.model.apply(w, batch.query_x), axis=-1)[0].numpy()
+      for name, w in (("before", weights), ("after", adapted))
+    }
+    return arrays | predicted | {"steps": config.eval_updates}
+
+  @property
+  def _trains(self):
+    return self.config.train and self.config.method != "random"
+
+  def _maml(self, inner_lr):
+    config = self.config
+    return MAML(
+      self.model,
+      loss="crossentropy",
+      inner_lr=inner_lr,
+      num_updates=config.num_updates,
+      first_order=config.stop_grad,
+      loss_reduction=config.loss_reduction,
+    )
+
+  def _training_tasks(self):
+    """Published: as many queries as shots for Omniglot (cbfinn/maml, main.py), 15 for miniImageNet."""
+    shots = self.config.training_shots
+    return self._episodes("train", shots, shots if self.omniglot else FIFTEEN)
+
+  def _validation_tasks(self):
+    """15 queries, for less noise in the choice of the best checkpoint; fewer where there are not so many images."""
+    shots = self.config.training_shots
+    return self._episodes("val", shots, min(FIFTEEN, self._images_left("val", shots)))
+
+  def _episodes(self, part, shots, queries):
+    bank = self._bank(part)
+    return tasks.Episodes(bank, self.config.num_classes, shots, queries, rotations=self.omniglot, invert=self.omniglot)
+
+  def _bank(self, part):
+    if part not in self._banks:
+      bank = load_bank(self.config, part)
+      # One tensor for all distributions of tasks from these classes.
+      self._banks[part] = dataclasses.replace(bank, images=tf.constant(bank.images))
+    return self._banks[part]
+
+  def _images_left(self, part, shots):
+    """Images of the smallest class that remain for queries; at least 1: too few are an error of `Episodes`."""
+    return max(1, int(self._bank(part).sizes.min()) - shots)
+
+  def _wanted_queries(self):
+    return sorted({*EVALUATION_QUERIES, self.config.eval_queries})
+
+  def _possible_queries(self):
+    """The numbers of queries to evaluate with.
+
+    Raises:
+      UserError: not even the smallest is possible.
+    """
+    wanted = self._wanted_queries()
+    self._episodes(self._evaluated, self.config.update_batch_size, wanted[0])
+    left = self._images_left(self._evaluated, self.config.update_batch_size)
+    return [queries for queries in wanted if queries <= left]
+
+  def _too_few(self):
+    bank = self._bank(self._evaluated)
+    smallest = int(bank.sizes.argmin())
+    shots = self.config.update_batch_size
+    return f"class {bank.names[smallest]} has {bank.sizes[smallest]} images, {shots} of them for support"
+
+  def _measure(self, weights, episodes, seed):
+    """{"loss": [S + 1, tasks], "accuracy": likewise} with the step size of the evaluation."""
+    config = self.config
+    maml = self._maml(config.update_lr)
+
+    @tf.function
+    def evaluate(weights):
+      return evaluation.evaluate_blocks(
+        lambda batch: maml.evaluate(weights, batch, config.eval_updates), episodes, seed, config.eval_tasks
+      )
+
+    return evaluate(weights)
+
+  def _title(self):
+    config = self.config
+    split = "test" if config.test_set else "validation"
+    ways = f"{config.num_classes}-way {config.update_batch_size}-shot"
+    return f"{config.datasource} {ways}, {config.method}, alpha {config.update_lr:g}, {config.eval_tasks} {split} tasks"
+
+  def _published(self):
+    """(accuracy, step) of the paper's cell, or None."""
+    config = self.config
+    key = (config.datasource, config.num_classes, config.update_batch_size, config.conv, config.stop_grad)
+    return PUBLISHED_IMAGES.get(key) if config.method == "maml" else None
+
+  def _published_lines(self, steps):
+    if self._published() is None:
+      return []
+    accuracy, read_at = self._published()
+    cells = "".join(f"{f'{100 * accuracy:.2f}       ' if step == read_at else '':>15}" for step in steps).rstrip()
+    shots = self.config.update_batch_size
+    return [
+      f"{'published (table 1)':24}{cells}".rstrip(),
+      f"The published {100 * accuracy:g} % is read after {read_at} steps, on test tasks with {shots} "
+      f"{'query' if shots == 1 else 'queries'} per class.",
+    ]
+
+
+def make_model(config):
+  """The paper's network for the data set: convolutional, or 256-128-64-64 ReLU with --noconv.
+
+  Raises:
+    UserError: an architecture that cannot be.
+  """
+  norm = None if config.norm == "None" else config.norm
+  shape = SHAPES[config.datasource]
+  if not config.conv:
+    return models.MLP(config.num_classes, FC_HIDDEN, shape, norm=norm, stddev=config.init_stddev)
+  return models.ConvNet(
+    config.num_classes,
+    config.num_filters,
+    shape,
+    norm=norm,
+    max_pool=config.max_pool,
+    # cbfinn/maml, maml.py: the head hangs on the data set, with max-pooling or without.
+    global_pool=config.datasource == "omniglot",
+  )
+
+
+def load_bank(config, part):
+  """The `ImageBank` of one split, "train", "val" or "test", and of no other.
+
+  Raises:
+    UserError: the data is not there, or not as it should be.
+  """
+  locate.check(config.datasource, config.data_dir)
+  cache = locate.cache_folder(config.data_dir)
+  if config.datasource == "miniimagenet":
+    return miniimagenet.load(config.data_dir, cache, part)
+  if config.datasource == "folder":
+    image_folder.check_disjoint(config.data_dir)
+    return image_folder.load(config.data_dir, cache, part, SHAPES["folder"][:2], SHAPES["folder"][2])
+  bank = omniglot.load(config.data_dir, cache)
+  names = dict(zip(locate.SPLITS, omniglot.split(bank, config.split, SPLIT_FILE), strict=True))
+  return bank.select(names[part])

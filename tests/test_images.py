@@ -1,0 +1,331 @@
+"""Runs on images: synthetic folders through the whole command, and the real data where it is there.
+
+The folder's images are shrunk to 16 x 16 here, so that a run takes seconds.
+"""
+
+import contextlib
+import dataclasses
+import importlib.util
+import os
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+import small_runs
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from maml_tf import export
+from maml_tf.errors import UserError
+from maml_tf.experiments import image_plots, images, run
+from maml_tf.experiments.config import resolve
+from maml_tf.training import checkpoints
+from maml_tf.training.trainer import Schedule
+
+SCRIPT = pathlib.Path(__file__).parents[1] / "scripts" / "main.py"
+REAL = os.environ.get("MAML_TF_DATA")
+needs_real_data = pytest.mark.skipif(not REAL, reason="MAML_TF_DATA does not name a folder with the real data")
+
+SETTINGS = dict(
+  datasource="folder", num_classes=3, num_filters=8, max_pool=False, meta_batch_size=4, num_updates=1, update_lr=0.1,
+  eval_updates=3, eval_tasks=40, meta_lr=0.01,
+)  # fmt: skip
+ITERATIONS = 60
+
+
+def make_folder(root, sizes=(20, 18, 18)):
+  """Classes are patterns of 4 x 4 colours, images are noisy ones; `sizes`: images per class in train, val and test."""
+  rng = np.random.default_rng(0)
+  for split, classes, size in zip(("train", "val", "test"), (12, 4, 4), sizes, strict=True):
+    for c in range(classes):
+      folder = root / split / f"{split}_{c}"
+      folder.mkdir(parents=True)
+      pattern = rng.integers(40, 216, (4, 4, 3))
+      for i in range(size):
+        noisy = np.clip(pattern + rng.integers(-60, 61, (4, 4, 3)), 0, 255).astype(np.uint8)
+        Image.fromarray(noisy).resize((16, 16), Image.Resampling.NEAREST).save(folder / f"{i}.png")
+  return root
+
+
+@contextlib.contextmanager
+def small_scale():
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(images, "SHAPES", images.SHAPES | {"folder": (16, 16, 3)})
+    patch.setattr(images.ImageExperiment, "schedule", lambda self: Schedule(
+      self.config.iterations, log_every=10, validate_every=20, checkpoint_every=20, validation_tasks=20))  # fmt: skip
+    yield patch
+
+
+@pytest.fixture(autouse=True)
+def small():
+  with small_scale() as patch:
+    yield patch
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory):
+  return make_folder(tmp_path_factory.mktemp("patterns"))
+
+
+@pytest.fixture(scope="session")
+def trained(data, tmp_path_factory):
+  """What `run` returns, and the log directory, which is not to be written to."""
+  logdir = tmp_path_factory.mktemp("trained")
+  with small_scale():
+    return go(data, logdir, metatrain_iterations=ITERATIONS), logdir
+
+
+@pytest.fixture
+def copied(trained, tmp_path):
+  """A copy of the log directory of one's own."""
+  return pathlib.Path(shutil.copytree(trained[1], tmp_path / "logs"))
+
+
+def go(data, logdir, said=None, **given):
+  config = resolve(**(SETTINGS | {"data_dir": data, "logdir": logdir} | given))
+  return run.run(config, say=lambda line: None if said is None else said.append(line))
+
+
+def folder_of(logdir):
+  (path,) = pathlib.Path(logdir).iterdir()
+  return path
+
+
+# A run, from beginning to end -----------------------------------------------------------------------------------------
+
+
+def test_a_run_learns_and_starts_at_chance(trained, data, tmp_path):
+  results = trained[0]["results"]
+  untrained = go(data, tmp_path, baseline="random", export=False)["results"]
+  assert list(results) == ["1", "15"]
+  for learned, drawn in zip(results.values(), untrained.values(), strict=True):
+    mean, ci95 = learned["accuracy"]["mean"], learned["accuracy"]["ci95"]
+    assert len(mean) == len(ci95) == 4
+    assert abs(mean[0] - 1 / 3) < 2 * ci95[0]
+    assert mean[3] > 0.6
+    assert mean[1] > drawn["accuracy"]["mean"][1] + 0.1  # one step is what it was trained for
+  assert results["15"]["accuracy"]["ci95"][0] < results["1"]["accuracy"]["ci95"][0]
+
+
+def test_a_run_directory_holds_what_is_promised(trained):
+  path = folder_of(trained[1])
+  assert path.name.startswith("folder.maml.cls_3.mbs_4.ubs_1.numstep1.updatelr0.1.hidden8.batchnorm.seed0-")
+  for name in ("config.json", "results.json", "metrics.csv", "plots/accuracy.png", "plots/episode.png"):
+    assert (path / name).stat().st_size > 0, name
+  assert [row["iteration"] for row in small_runs.rows(path / "validation.csv")] == ["20", "40", "60"]
+  _, metadata = checkpoints.read(path / "checkpoints" / "best.npz")
+  accuracies = [float(row["accuracy/step_3"]) for row in small_runs.rows(path / "validation.csv")]
+  assert metadata["best"]["metric"] == "accuracy/step_3"
+  assert metadata["best"]["score"] == pytest.approx(max(accuracies))
+
+
+def test_tensorboard_shows_an_episode(trained):
+  events = EventAccumulator(str(folder_of(trained[1]) / "events"))
+  events.Reload()
+  assert {"episode", "validation/accuracy/step_3"} <= set(events.Tags()["tensors"])
+  (event,) = events.Tensors("episode")
+  assert event.step == ITERATIONS
+  assert event.tensor_proto.string_val[2].startswith(b"\x89PNG")
+
+
+def test_the_exported_model_adapts_with_tensorflow_alone(trained):
+  import tensorflow as tf
+
+  module = tf.saved_model.load(str(folder_of(trained[1]) / "saved_model"))
+  x, y = np.random.default_rng(0).random((3, 16, 16, 3), np.float32), np.arange(3)
+  assert module.adapt_and_predict(x, y, x, 5).shape == (3, 3)
+  assert np.array_equal(np.argmax(module.adapt_and_predict(x, y, x, 20), 1), y)
+
+
+def test_evaluation_repeats_the_results_and_loads_no_other_classes(small, copied, data, trained):
+  loaded, original = [], images.load_bank
+  small.setattr(images, "load_bank", lambda config, part: loaded.append(part) or original(config, part))
+  assert go(data, copied, train=False)["results"] == trained[0]["results"]
+  assert loaded == ["val"]
+  of_test = go(data, copied, train=False, test_set=True)
+  assert (loaded, of_test["split"]) == (["val", "test"], "test")
+  assert of_test["results"] != trained[0]["results"]
+
+
+def test_evaluation_with_other_shots_finds_the_training(copied, data):
+  said = []
+  five = go(data, copied, said, train=False, update_batch_size=5, train_update_batch_size=1)
+  assert "after 60 iterations" in said[0]
+  assert list(five["results"]) == ["1", "5"]  # 5 shots leave 13 of the 18 images
+  assert any("15 queries per class" in line and "left out: class val_0 has 18 images, 5 of" in line for line in said)
+
+
+def test_a_run_that_dies_continues_to_the_same_bits(small, data, trained, tmp_path):
+  def die(self):
+    def callback(iteration, state, board):
+      if iteration == 40:
+        raise KeyboardInterrupt
+
+    return callback
+
+  with small.context() as patch, pytest.raises(KeyboardInterrupt):
+    patch.setattr(images.ImageExperiment, "on_validation", die)
+    go(data, tmp_path, metatrain_iterations=ITERATIONS)
+  said = []
+  killed = go(data, tmp_path, said, metatrain_iterations=ITERATIONS)
+  assert "resuming from iteration 20" in said
+  small_runs.assert_same_run(folder_of(tmp_path), folder_of(trained[1]), ITERATIONS)
+  assert killed["results"] == trained[0]["results"]
+
+
+def test_init_from_evaluates(trained, data, tmp_path):
+  model = folder_of(trained[1]) / "saved_model"
+  evaluated = go(data, tmp_path / "evaluated", init_from=model, train=False)
+  assert evaluated["results"] == trained[0]["results"]
+  with pytest.raises(UserError, match="another architecture"):
+    go(data, tmp_path / "other", init_from=model, num_classes=2, train=False)
+
+
+def test_the_fully_connected_network_trains(small, data, tmp_path):
+  small.setattr(images, "EVALUATION_QUERIES", (1,))
+  flags = dict(conv=False, metatrain_iterations=2, eval_tasks=5, export=False, log=False)
+  go(data, tmp_path, **flags)
+  assert ".fc.batchnorm." in folder_of(tmp_path).name
+
+
+# Data that does not fit -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("given", "message"), [
+  ({"num_classes": 5}, "--num_classes=5: the data set has only 4 classes"),
+  ({"update_batch_size": 6}, "class train_0 has 20 images, but 6 shots and 15 queries need 21"),
+  ({"update_batch_size": 18, "train": False, "baseline": "random"}, "class val_0 has 18 images, but 18 shots and 1 "),
+])  # fmt: skip
+def test_too_little_data_is_named_and_leaves_nothing(data, tmp_path, given, message):
+  with pytest.raises(UserError, match=message):
+    go(data, tmp_path, **given)
+  assert not list(tmp_path.iterdir())
+
+
+def test_a_truncated_image_is_named_and_leaves_no_run(data, tmp_path):
+  broken = pathlib.Path(shutil.copytree(data, tmp_path / "data"))
+  image = broken / "train" / "train_1" / "3.png"
+  image.write_bytes(image.read_bytes()[:40])
+  with pytest.raises(UserError, match=r"train_1/3\.png: not a readable image"):
+    go(broken, tmp_path / "logs")
+  assert not (tmp_path / "logs").exists()
+
+
+def test_other_classes_are_another_run(data, tmp_path):
+  other = pathlib.Path(shutil.copytree(data, tmp_path / "data"))
+  (other / "train" / "train_0").rename(other / "train" / "renamed")
+  experiments = [images.ImageExperiment(resolve(**SETTINGS, data_dir=d)) for d in (data, other)]
+  names = [run.run_directory(e.config, data_fingerprint=e.data_fingerprint()).path.name for e in experiments]
+  assert names[0] != names[1]
+
+
+def test_the_cache_lies_beside_the_data_or_at_home(data, tmp_path, monkeypatch):
+  from maml_tf.datasets import locate
+
+  assert locate.cache_folder(data) == data / "maml_tf_cache"
+  monkeypatch.setattr(os, "access", lambda path, mode: False)
+  monkeypatch.setenv("HOME", str(tmp_path))
+  assert locate.cache_folder(data) == tmp_path / ".cache" / "maml_tf" / "banks"
+
+
+# What the datasource decides ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("given", "weight", "shape"), [
+  ({"datasource": "omniglot"}, "dense/kernel", (64, 5)),
+  ({"datasource": "omniglot", "max_pool": True, "num_classes": 20}, "dense/kernel", (64, 20)),
+  ({"datasource": "miniimagenet"}, "dense/kernel", (800, 5)),
+  ({"datasource": "omniglot", "conv": False}, "dense_0/kernel", (784, 256)),
+  ({"datasource": "omniglot", "conv": False}, "dense_4/kernel", (64, 5)),
+])  # fmt: skip
+def test_the_networks_are_the_published_ones(given, weight, shape):
+  assert images.make_model(resolve(**given)).weight_shapes[weight] == shape
+
+
+@pytest.mark.parametrize(("datasource", "limit"), [("omniglot", None), ("miniimagenet", 10.0)])
+def test_only_miniimagenet_clips(datasource, limit):
+  learner = images.ImageExperiment(resolve(datasource, train=False)).learner()
+  assert learner.optimizer.clip_value == limit
+  assert learner.algorithm.loss_reduction == "per_class_sum"
+
+
+def test_the_table_puts_the_published_figure_under_its_step():
+  config = resolve("omniglot", train=False, test_set=True)
+  summary = {"mean": [k / 20 for k in range(11)], "ci95": [0.01] * 11}
+  results = {queries: {"inner_lr": 0.4, "accuracy": summary, "loss": summary} for queries in ("1", "15")}
+  title, header, one, fifteen, published, note = images.ImageExperiment(config).table(results)
+  assert title == "Accuracy in %, omniglot 5-way 1-shot, maml, alpha 0.4, 600 test tasks, 95 % intervals"
+  assert [one[k : k + 15].strip() for k in range(24, 84, 15)] == [
+    "0.00 ± 1.00", "5.00 ± 1.00", "15.00 ± 1.00", "25.00 ± 1.00"]  # fmt: skip
+  assert fifteen.startswith("15 queries per class")
+  assert header.index("3 steps") + 7 == one.index("15.00 ± 1.00") + 12
+  assert published.split() == ["published", "(table", "1)", "98.70"]
+  assert published.index("98.70") == one.index("15.00 ± 1.00")
+  assert note == "The published 98.7 % is read after 3 steps, on test tasks with 1 query per class."
+
+
+def test_plots_of_grey_images_and_many_classes():
+  ways, rng = 20, np.random.default_rng(0)
+  labels = np.repeat(np.arange(ways), 2)
+  content = {
+    "support_x": rng.random((ways, 8, 8, 1)), "support_y": np.arange(ways), "query_x": rng.random((2 * ways, 8, 8, 1)),
+    "query_y": labels, "before": labels[::-1], "after": labels, "steps": 3,
+  }  # fmt: skip
+  figure = image_plots.episode(content)
+  assert len(figure.axes) == image_plots.MOST_CLASSES * 3
+  assert figure.axes[1].get_title() == "19 → 0"
+
+
+# Real data ------------------------------------------------------------------------------------------------------------
+
+
+def load_script():
+  spec = importlib.util.spec_from_file_location("main_script_images", SCRIPT)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
+
+
+@needs_real_data
+@pytest.mark.parametrize("flags", [
+  ["--datasource=omniglot", "--meta_batch_size=2", "--update_batch_size=1", "--update_lr=0.4", "--num_updates=1"],
+  ["--datasource=omniglot", "--meta_batch_size=2", "--num_updates=1", "--split=alphabets", "--noconv"],
+], ids=str)  # fmt: skip
+def test_real_omniglot_trains_and_is_evaluated_with_five_shots(tmp_path, capfd, flags):
+  main = load_script().main
+  small = (
+    "--eval_tasks=20",
+    "--eval_updates=3",
+    "--num_filters=16",
+    "--metatrain_iterations=3",
+    f"--logdir={tmp_path}",
+  )
+  assert main(["main.py", *flags, *small]) == 0
+  more = ("--train=False", "--test_set=True", "--update_batch_size=5", "--train_update_batch_size=1")
+  assert main(["main.py", *(f for f in flags if "batch_size=1" not in f), *small, *more]) == 0
+  out, err = capfd.readouterr()
+  assert err == ""
+  assert "after 3 iterations" in out
+  assert "5-shot" in out and "published (table 1)" in out
+  assert len(list(tmp_path.iterdir())) == 1
+
+
+@needs_real_data
+def test_the_published_checkpoint_classifies_real_miniimagenet(small):
+  """The authors' own weights: 47.6 % after ten steps with one query (an independent evaluation of 3,000 tasks)."""
+  small.setattr(images, "EVALUATION_QUERIES", (1,))
+  weights = export.import_tf1_checkpoint(pathlib.Path(REAL) / "cbfinn_miniimagenet_1shot" / "model59000")
+  config = resolve("miniimagenet", train=False, test_set=True, eval_tasks=100, data_dir=REAL)
+  accuracy = images.ImageExperiment(config).evaluate(weights)["1"]["accuracy"]
+  assert abs(accuracy["mean"][0] - 0.2) < 2 * accuracy["ci95"][0]
+  assert abs(accuracy["mean"][10] - 0.476) < 2 * accuracy["ci95"][10]
+
+
+@needs_real_data
+def test_real_miniimagenet_makes_published_tasks():
+  config = dataclasses.replace(resolve("miniimagenet", data_dir=REAL), test_set=True)
+  experiment = images.ImageExperiment(config)
+  batch = experiment._episodes("test", 1, 15).sample([0, 1], 2)
+  assert batch.support_x.shape == (2, 5, 84, 84, 3) and batch.query_y.shape == (2, 75)
+  assert 0.3 < float(np.mean(batch.query_x)) < 0.6 and float(np.max(batch.query_x)) <= 1.0
