@@ -1,5 +1,6 @@
 """SavedModels that adapt: written here, used with TensorFlow alone."""
 
+import itertools
 import json
 import os
 import pathlib
@@ -8,7 +9,6 @@ import tempfile
 
 import tensorflow as tf
 
-from maml_tf import maml
 from maml_tf.errors import UserError
 
 FORMAT_VERSION = 1
@@ -31,14 +31,15 @@ class AdaptationModule(tf.Module):
     dtype = next(iter(weights.values())).dtype
     self._weights = {name: tf.Variable(value, name=name.replace("/", "_")) for name, value in weights.items()}
     self._fixed = list(getattr(model, "fixed_variables", []))
-    text = json.dumps({"format_version": FORMAT_VERSION, "weights": list(weights), **(metadata or {})})
+    names = {"weights": list(weights), "model_weights": list(model.weight_shapes)}
+    text = json.dumps({"format_version": FORMAT_VERSION, **names, **(metadata or {})})
 
     x_dtype = dtype if specs.support_x.dtype.is_floating else specs.support_x.dtype
     x = tf.TensorSpec([None, *specs.support_x.shape[1:]], x_dtype)
     y_shape, y_dtype = [None, *specs.support_y.shape[1:]], specs.support_y.dtype
-    # A loaded function accepts only the dtypes that it was traced with, so labels get both usual widths.
+    # A loaded function accepts only the dtypes that it was traced with: labels and step counts get both usual widths.
     y_specs = [tf.TensorSpec(y_shape, d) for d in ([tf.int64, tf.int32] if y_dtype.is_integer else [y_dtype])]
-    steps = tf.TensorSpec([], tf.int32)
+    step_specs = [tf.TensorSpec([], tf.int32), tf.TensorSpec([], tf.int64)]
     plain = {n: tf.TensorSpec(w.shape, w.dtype) for n, w in weights.items() if n in model.weight_shapes}
 
     @tf.function
@@ -66,14 +67,16 @@ class AdaptationModule(tf.Module):
     initialization.get_concrete_function()
     metadata_json.get_concrete_function()
     predict.get_concrete_function(plain, x)
-    for y in y_specs:
+    if len(plain) < len(weights):  # learned step sizes are part of initialization(), which predict takes as well
+      predict.get_concrete_function({n: tf.TensorSpec(w.shape, w.dtype) for n, w in weights.items()}, x)
+    for y, steps in itertools.product(y_specs, step_specs):
       adapt.get_concrete_function(x, y, steps)
       adapt_and_predict.get_concrete_function(x, y, x, steps)
     self.initialization, self.adapt = initialization, adapt
     self.predict, self.adapt_and_predict = predict, adapt_and_predict
     self.metadata_json = metadata_json
     named = [tf.TensorSpec(s.shape, s.dtype, name=n) for n, s in
-             (("support_x", x), ("support_y", y_specs[0]), ("query_x", x), ("num_updates", steps))]  # fmt: skip
+             (("support_x", x), ("support_y", y_specs[0]), ("query_x", x), ("num_updates", step_specs[0]))]  # fmt: skip
 
     @tf.function(input_signature=named)
     def signature(support_x, support_y, query_x, num_updates):
@@ -95,7 +98,7 @@ def save(learner, state, path):
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
   try:
-    tf.saved_model.save(module, str(temporary / "new"), signatures=module.saved_signatures)
+    tf.saved_model.save(module, str(temporary / "new"), signatures=getattr(module, "saved_signatures", None))
     if path.exists():
       os.replace(path, temporary / "old")
     os.replace(temporary / "new", path)
@@ -132,7 +135,8 @@ def load_initialization(path, expected_shapes=None):
       f"{FORMAT_VERSION}; install a newer maml_tf"
     )
   if expected_shapes is not None:
-    _check_shapes(path, {n: tuple(w.shape) for n, w in weights.items()}, expected_shapes)
+    found = {n: tuple(weights[n].shape) for n in metadata["model_weights"]}  # without learned step sizes
+    _check_shapes(path, found, expected_shapes)
     weights = {name: weights[name] for name in expected_shapes}
   return weights, metadata
 
@@ -143,7 +147,7 @@ def _check_shapes(path, found, expected):
       raise UserError(f"{path}: another architecture: it has no weight {name}, which this model needs")
     if found[name] != tuple(shape):
       raise UserError(f"{path}: another architecture: {name} is {found[name]}, this model needs {tuple(shape)}")
-  extra = [n for n in found if n not in expected and not n.startswith(maml.STEP_SIZE_PREFIX)]
+  extra = [name for name in found if name not in expected]
   if extra:
     raise UserError(f"{path}: another architecture: it has a weight {extra[0]}, which this model lacks")
 

@@ -17,15 +17,16 @@ def mse(labels, outputs):
 def crossentropy(labels, outputs):
   """Softmax cross-entropy: logits [..., n, classes] -> [..., n].
 
-  Labels are integers of any width, [..., n], or class probabilities, [..., n, classes]. It is written with
-  `log_softmax` because that has derivatives of every order.
+  Labels are integers of any width, [..., n], or class probabilities, [..., n, classes]. The loss of a label that is no
+  class is NaN, which stops a run; a gather or a one-hot vector would make it 0. It is written with `log_softmax`
+  because that has derivatives of every order.
   """
   log_probabilities = tf.nn.log_softmax(outputs)
   if labels.shape.rank == outputs.shape.rank:
-    probabilities = tf.cast(labels, outputs.dtype)
-  else:
-    probabilities = tf.one_hot(tf.cast(labels, tf.int32), tf.shape(outputs)[-1], dtype=outputs.dtype)
-  return -tf.reduce_sum(probabilities * log_probabilities, axis=-1)
+    return -tf.reduce_sum(tf.cast(labels, outputs.dtype) * log_probabilities, axis=-1)
+  labels, classes = tf.cast(labels, tf.int32), tf.shape(outputs)[-1]
+  loss = -tf.reduce_sum(tf.one_hot(labels, classes, dtype=outputs.dtype) * log_probabilities, axis=-1)
+  return tf.where((labels >= 0) & (labels < classes), loss, tf.constant(float("nan"), outputs.dtype))
 
 
 def accuracy(labels, outputs, mask=None):
@@ -67,7 +68,7 @@ def per_task(per_example, mask=None, shots=None):
   if rank is not None and rank > 2:
     per_example = tf.reduce_mean(per_example, axis=list(range(2, rank)))
   if mask is not None:
-    # `where`, not a product: the loss of a padded example may overflow, and 0 * inf is not 0.
+    # `where`, not a product: the loss of a padded example may be NaN (its label is no class, say).
     per_example = tf.where(tf.cast(mask, tf.bool), per_example, tf.zeros_like(per_example))
   if shots is not None:
     return tf.reduce_sum(per_example, axis=1) / tf.cast(shots, per_example.dtype)

@@ -6,6 +6,7 @@ only module of the package with an inner loop.
 
 import dataclasses
 import math
+import numbers
 
 import tensorflow as tf
 
@@ -28,6 +29,8 @@ def inner_update(loss_fn, weights, inner_lr, first_order=False):
   """
   rates = inner_lr if isinstance(inner_lr, dict) else dict.fromkeys(weights, inner_lr)
   adapted = {name: weights[name] for name in weights if name in rates}
+  if not adapted:
+    return weights
   with tf.GradientTape(watch_accessed_variables=False) as tape:
     tape.watch(adapted)
     task_losses = loss_fn(weights)
@@ -63,7 +66,7 @@ def adapt_final(loss_fn, weights, inner_lr, num_updates):
 
 def _fold_steps(loss_fn, weights, inner_lr, num_updates, measure, measured_dtypes):
   """The inner loop as a `tf.while_loop`; also stacks what `measure(weights)` returns after 0..num_updates steps."""
-  num_updates = tf.convert_to_tensor(num_updates, tf.int32)
+  num_updates = tf.cast(num_updates, tf.int32)
   rates = _stack_steps(inner_lr)
   arrays = [tf.TensorArray(dtype, num_updates + 1) for dtype in measured_dtypes]
 
@@ -127,6 +130,8 @@ class LearnedStepSizes:
   def __post_init__(self):
     if self.per not in ("weight", "element"):
       raise ValueError(f"LearnedStepSizes: per must be 'weight' or 'element', got {self.per!r}")
+    if self.num_steps is not None and self.num_steps < 1:
+      raise ValueError(f"LearnedStepSizes: num_steps must be at least 1, got {self.num_steps}")
 
   def initial_values(self, weights, names):
     """Dict `inner_lr/<name>` -> tensor, [num_steps] + (weight's shape, or nothing)."""
@@ -173,8 +178,7 @@ class MAML:
   ):
     if loss_reduction not in ("mean", "per_class_sum"):
       raise ValueError(f"loss_reduction: expected mean or per_class_sum, got {loss_reduction!r}")
-    if isinstance(num_updates, int) and num_updates < 0:
-      raise ValueError(f"num_updates: expected 0 or more, got {num_updates}")
+    _check_updates(num_updates)
     _check_rates(inner_lr, model.weight_shapes)
     self.model = model
     self.loss = losses.get(loss)
@@ -182,7 +186,7 @@ class MAML:
     self.num_updates = num_updates
     self.first_order = first_order
     self.loss_reduction = loss_reduction
-    self._reports_accuracy = loss == "crossentropy"
+    self._reports_accuracy = self.loss is losses.crossentropy
 
   def initial_weights(self, seed=0):
     """The model's `initial_weights`, and the step sizes where they are learned."""
@@ -192,7 +196,7 @@ class MAML:
     return weights
 
   def adapt(self, weights, support_x, support_y, num_updates=None):
-    """Adapts to every task.
+    """Adapts to every task, on all examples: a batch with masks goes through `meta_loss` and `evaluate`.
 
     Args:
       weights: dict of name -> plain tensor.
@@ -204,6 +208,8 @@ class MAML:
       List of dicts, every weight with a task axis, after 0..num_updates steps.
     """
     num_updates = self.num_updates if num_updates is None else num_updates
+    _check_updates(num_updates)
+    support_x = tf.convert_to_tensor(support_x)
     loss_fn = self._support_loss(support_x, support_y)
     start, rates = self._start(weights, support_x)
     steps = adapt(loss_fn, start, rates, num_updates, self.first_order)
@@ -211,6 +217,8 @@ class MAML:
 
   def adapt_final(self, weights, support_x, support_y, num_updates):
     """As `adapt`, only the last weights; num_updates may be a tensor."""
+    _check_updates(num_updates)
+    support_x = tf.convert_to_tensor(support_x)
     start, rates = self._start(weights, support_x)
     adapted = adapt_final(self._support_loss(support_x, support_y), start, rates, num_updates)
     return self._give_task_axis(adapted, support_x)
@@ -225,6 +233,7 @@ class MAML:
     Returns:
       (scalar loss, dict of name -> scalar: the losses that adapting computes anyway, and the accuracy after it).
     """
+    batch = _as_tensors(batch)
     support_losses = []
     support_loss = self._support_loss(batch.support_x, batch.support_y, batch.support_mask)
 
@@ -253,6 +262,8 @@ class MAML:
     Returns:
       {"loss": [num_updates + 1, T], "accuracy": likewise}.
     """
+    _check_updates(num_updates)
+    batch = _as_tensors(batch)
     start, rates = self._start(weights, batch.support_x)
     support_loss = self._support_loss(batch.support_x, batch.support_y, batch.support_mask)
     names = ["loss", "accuracy"] if self._reports_accuracy else ["loss"]
@@ -341,6 +352,10 @@ def _gradients(tape, target, weights):
   return {n: tf.zeros_like(weights[n]) if g is None else g for n, g in gradients.items()}
 
 
+def _as_tensors(batch):
+  return type(batch)(*(field if field is None else tf.convert_to_tensor(field) for field in batch))
+
+
 def _num_tasks(x):
   static = x.shape[0]
   return tf.shape(x)[0] if static is None else static
@@ -364,6 +379,11 @@ def _check_rates(inner_lr, shapes):
       if name not in shapes:
         raise ValueError(f"inner_lr: no weight is called {name!r}; there are {', '.join(shapes)}")
       _check_rates(rate, shapes)
-  elif isinstance(inner_lr, (int, float)) and not math.isfinite(inner_lr):
-    raise ValueError(f"inner_lr: expected a finite number, got {inner_lr}")
+  elif not tf.is_tensor(inner_lr) and not (isinstance(inner_lr, numbers.Real) and math.isfinite(inner_lr)):
+    raise ValueError(f"inner_lr: expected a finite number, got {inner_lr!r}")
   return None
+
+
+def _check_updates(num_updates):
+  if isinstance(num_updates, numbers.Integral) and num_updates < 0:
+    raise ValueError(f"num_updates: expected 0 or more, got {num_updates}")

@@ -33,9 +33,12 @@ def find_runs(datasource, commands):
     raise UserError(f"--logdir={folder}: no such folder; a training run makes it")
   runs = {}
   for path in sorted(folder.glob("*/results.json"), key=lambda path: path.stat().st_mtime):
+    if ".old-" in path.parent.name:
+      continue  # put aside by --resume=False
     try:
       results = json.loads(path.read_text(encoding="utf-8"))
       matches = results["datasource"] == datasource and results["seed"] == FLAGS.seed
+      matches = matches and results["config"]["init_from"] is None  # somebody else's initialisation, only evaluated
       if matches and results["method"] in commands:
         runs[results["method"]] = (path.parent, results)
     except (ValueError, KeyError, TypeError) as error:

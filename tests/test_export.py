@@ -69,7 +69,7 @@ for points, steps in [(5, 0), (5, 1), (10, 5), (20, 10), (3, 10)]:
   y = amplitude * np.sin(x - phase)
   adapted = descend(start, x, y, rate, steps)
   expected = forward(adapted, query)[2]
-  for count in (steps, tf.constant(steps)):
+  for count in (steps, tf.constant(steps), np.int64(steps), tf.constant(steps, tf.int64)):
     got = m.adapt_and_predict(np.float32(x), np.float32(y), np.float32(query), count).numpy()
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
   weights = m.adapt(support_x=tf.constant(x, tf.float32), support_y=tf.constant(y, tf.float32), num_updates=steps)
@@ -146,6 +146,10 @@ def test_learned_step_sizes_travel(tmp_path):
   expected = make_learner(0.015).algorithm.adapt_final(state["weights"], batch.support_x, batch.support_y, 2)
   np.testing.assert_allclose(got["dense_1/kernel"], expected["dense_1/kernel"][0], rtol=1e-5, atol=1e-7)
   assert "inner_lr/dense_0/kernel" in module.initialization()
+  x = batch.query_x[0]
+  np.testing.assert_allclose(
+    module.predict(module.initialization(), x), learner.algorithm.model.apply(state["weights"], x)
+  )
   weights, _ = export.load_initialization(tmp_path / "m", learner.algorithm.model.weight_shapes)
   assert "inner_lr/dense_0/kernel" not in weights
 
@@ -179,3 +183,17 @@ def test_classifier_takes_labels_of_both_usual_widths(tmp_path, width):
   adapted = maml.adapt_final(state["weights"], x, y, 3)
   expected = maml.model.apply(adapted, x)[0]
   np.testing.assert_allclose(module.adapt_and_predict(x[0], y[0], x[0], 3), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_learner_may_export_any_module(tmp_path):
+  class Constant(tf.Module):
+    @tf.function(input_signature=[])
+    def value(self):
+      return tf.constant(3.0)
+
+  class Own:
+    def export_module(self, state):
+      return Constant()
+
+  export.save(Own(), {}, tmp_path / "m")
+  assert tf.saved_model.load(str(tmp_path / "m")).value() == 3.0

@@ -36,3 +36,16 @@ def test_reductions():
   np.testing.assert_allclose(losses.per_task(per_example, shots=2), [6.0, 2.0])
   np.testing.assert_allclose(losses.per_task(per_example, mask, shots=2), [3.0, 0.0])
   np.testing.assert_allclose(losses.per_task(tf.ones([2, 3, 5])), [1.0, 1.0])
+
+
+def test_a_label_that_is_no_class_is_not_free_unless_it_is_masked():
+  labels, outputs = tf.constant([[1, 3]]), tf.constant(LOGITS)
+  with tf.GradientTape() as tape:
+    tape.watch(outputs)
+    per_example = losses.crossentropy(labels, outputs)
+    masked = losses.per_task(per_example, tf.constant([[True, False]]))
+  assert np.isfinite(per_example[0, 0]) and np.isnan(per_example[0, 1])
+  assert np.isnan(losses.crossentropy(tf.constant([[-1, 0]]), outputs)[0, 0])
+  np.testing.assert_allclose(masked, per_example[:, 0])
+  gradient = tape.gradient(masked, outputs)
+  assert np.isfinite(gradient).all() and not np.any(gradient[0, 1])

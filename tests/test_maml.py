@@ -299,6 +299,9 @@ def test_own_loss():
     (dict(loss="huber"), "loss: expected one of"),
     (dict(loss_reduction="sum"), "loss_reduction: expected mean or per_class_sum"),
     (dict(num_updates=-1), "num_updates: expected 0 or more"),
+    (dict(inner_lr=np.float32("nan")), "inner_lr: expected a finite number"),
+    (dict(inner_lr="0.1"), "inner_lr: expected a finite number"),
+    (dict(inner_lr=None), "inner_lr: expected a finite number"),
   ],
 )
 def test_bad_arguments_are_named(arguments, message):
@@ -318,3 +321,38 @@ def test_bad_losses_and_shapes_are_named():
     MAML(model).meta_gradients(weights, flat)
   with pytest.raises(ValueError, match=r"expected inputs \[n, 1\] or \[T, n, 1\]"):
     model.apply(weights, np.zeros([4]))
+
+
+def test_the_weights_of_many_tasks_need_inputs_with_a_task_axis():
+  model, batch = mlp(), regression_batch(dtype=np.float32)
+  adapted = MAML(model).adapt(model.initial_weights(0), batch.support_x, batch.support_y, 1)[-1]
+  with pytest.raises(ValueError, match=r"weight dense_0/kernel has shape .* a set for each task, but the"):
+    model.apply(adapted, batch.query_x[0])
+
+
+def test_number_of_steps_in_any_integer_width_and_never_below_zero():
+  model, batch = mlp(), regression_batch(dtype=np.float32)
+  maml, weights = MAML(model, inner_lr=0.05), model.initial_weights(0)
+  support = batch.support_x, batch.support_y
+  expected = maml.adapt_final(weights, *support, 2)["dense_1/kernel"]
+  for steps in (np.int64(2), tf.constant(2, tf.int64), tf.constant(2, tf.uint8)):
+    np.testing.assert_array_equal(maml.adapt_final(weights, *support, steps)["dense_1/kernel"], expected)
+  for call in (maml.adapt, maml.adapt_final):
+    with pytest.raises(ValueError, match="num_updates: expected 0 or more, got -1"):
+      call(weights, *support, -1)
+  with pytest.raises(ValueError, match="num_updates: expected 0 or more, got -1"):
+    maml.evaluate(weights, batch, -1)
+
+
+def test_adapting_nothing_leaves_the_weights():
+  model, batch = mlp(), regression_batch(dtype=np.float32)
+  weights = model.initial_weights(0)
+  adapted = MAML(model, inner_lr={}).adapt(weights, batch.support_x, batch.support_y, 2)[-1]
+  np.testing.assert_array_equal(adapted["dense_1/kernel"][1], weights["dense_1/kernel"])
+
+
+def test_plain_python_lists_as_data():
+  model, weights = models.MLP(), models.MLP().initial_weights(0)
+  batch = tasks.TaskBatch([[[0.5], [1.0]]], [[[1.0], [2.0]]], [[[2.0]]], [[[4.0]]])
+  assert np.isfinite(MAML(model).meta_gradients(weights, batch)[0])
+  assert MAML(model).evaluate(weights, batch, 1)["loss"].shape == (2, 1)

@@ -123,3 +123,15 @@ def test_uniform_is_uniform_and_never_reaches_its_upper_bound(dtype, resolution)
   values = randomness.uniform(SEED, [100_000], 0.0, 1.0, dtype).numpy()
   assert values.dtype == dtype and values.min() >= 0 and values.max() <= 1 - resolution
   assert stats.kstest(values.astype(np.float64), "uniform").pvalue > 1e-3
+
+
+def test_what_is_no_generator_function_of_tasks_is_named():
+  with pytest.raises(ValueError, match="expected a function of a"):
+    tasks.from_generator(lines(np.random.default_rng(0)))
+
+  def triples(rng):
+    while True:
+      yield tuple(np.zeros((2, 1), np.float32) for _ in range(3))
+
+  with pytest.raises(ValueError, match="the generator yields 3 arrays"):
+    tasks.from_generator(triples)

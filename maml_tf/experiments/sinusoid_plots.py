@@ -24,6 +24,7 @@ def fits_on_held_out(experiment, weights, inner_lr, num_tasks=3):
   for index, axis in enumerate(axes):
     fit = experiment.fit(weights, inner_lr, experiment.config.update_batch_size, GRID, index)
     draw_fit(axis, fit)
+  axes[0].set_ylabel("y")
   axes[0].legend(loc="lower left", fontsize=8)
   return figure
 
@@ -57,6 +58,7 @@ def draw_fit(axis, fit):
     axis.plot(GRID, values, line, color=color, linewidth=1.6, label=label)
   axis.plot(fit["support_x"], fit["support_y"], "^", color="purple", markersize=6, label="support points")
   axis.set_xlim(-5, 5)
+  axis.set_xlabel("x")
   axis.grid(alpha=0.25)
 
 

@@ -102,6 +102,8 @@ class ExplicitModel(keras.Model):
     dtype = next(iter(weights.values())).dtype
     x = tf.cast(tf.convert_to_tensor(x), dtype)
     has_tasks = self._check_rank(x)
+    if not has_tasks:
+      self._check_plain(weights)
     used = {}
 
     def normalise(name, x, beta):
@@ -113,6 +115,15 @@ class ExplicitModel(keras.Model):
     if has_tasks:
       return outputs, used
     return outputs[0], {name: value[0] if value.shape.rank == 2 else value for name, value in used.items()}
+
+  def _check_plain(self, weights):
+    """An error where a weight has a task axis beside an input that has none: which task's answer would it be?"""
+    for name, shape in self.weight_shapes.items():
+      if weights[name].shape.rank != len(shape):
+        raise ValueError(
+          f"{self.name}: weight {name} has shape {tuple(weights[name].shape)}, a set for each task, but the "
+          "inputs have no task axis; give them one, [T, n, ...], or pick one task's weights"
+        )
 
   def _check_rank(self, x):
     """Whether x has a task axis; an error with the received shape where it fits neither form."""

@@ -31,11 +31,13 @@ def from_keras(model, input_shape=None):
     input_shape: shape of one example, needed only where the model does not know it.
 
   Returns:
-    A `KerasModel`.
+    A `KerasModel`; a model that has explicit weights already is returned as it is.
 
   Raises:
     ValueError: the input shape is unknown, the model has several inputs, or nothing in it is trainable.
   """
+  if isinstance(model, explicit.ExplicitModel):
+    return model
   return KerasModel(model, input_shape)
 
 

@@ -7,7 +7,10 @@ import tensorflow as tf
 
 
 class TaskBatch(NamedTuple):
-  """A batch of tasks; every field is [T, n, ...], the masks [T, n] (true where an example counts; None: all do)."""
+  """A batch of tasks; every field is [T, n, ...], the masks [T, n] (true where an example counts; None: all do).
+
+  What a mask leaves out may be any finite number: through an infinite input, gradients would be NaN all the same.
+  """
 
   support_x: Any
   support_y: Any
@@ -63,8 +66,17 @@ class _GeneratorTasks(TaskDistribution):
   compiles = False
 
   def __init__(self, python_generator):
+    if not callable(python_generator):
+      raise ValueError(
+        f"from_generator: expected a function of a numpy.random.Generator that yields tasks, got {python_generator!r} "
+        "(pass the function itself, not what it returns)"
+      )
     self._generator = python_generator
     first = self._draw(np.zeros(2, np.int64), 1)
+    if len(first) != 4:
+      raise ValueError(
+        f"from_generator: a task is (support_x, support_y, query_x, query_y), the generator yields {len(first)} arrays"
+      )
     self._specs = [tf.TensorSpec([None, *a.shape[1:]], a.dtype) for a in first]
 
   def sample(self, seed, num_tasks):

@@ -13,10 +13,8 @@ class Learner(Protocol):
   """An algorithm as pure functions of a state.
 
   A state is a nested dict of tensors with everything that training changes, optimiser slots included; a seed is an
-  int32 tensor [2].
+  int32 tensor [2]. One that XLA cannot compile says so with an attribute `compiles = False`.
   """
-
-  compiles: bool  # whether train_step can be compiled by XLA
 
   def initial_state(self, seed) -> dict:
     """The state before training, from a Python integer seed."""
@@ -25,14 +23,17 @@ class Learner(Protocol):
     """One meta-iteration, traceable: (new state, dict of metric name -> scalar; `loss` is among them)."""
 
   def evaluate(self, state, seed, num_tasks) -> dict:
-    """Metric name -> [steps + 1, tasks], after 0, 1, ... inner steps on fresh tasks; traceable."""
+    """Metric name -> [steps + 1, tasks], after 0, 1, ... inner steps on fresh tasks; traceable.
+
+    Checkpoints are chosen by `accuracy`, `return` or `loss`, the first of them that is there.
+    """
 
   def export_module(self, state) -> tf.Module:
     """The artefact that `export.save` writes."""
 
 
 class SupervisedLearner:
-  """A differentiable meta-loss, a distribution of tasks and an optimiser.
+  """The learner that joins this package's parts: a differentiable meta-loss, a distribution of tasks, an optimiser.
 
   Args:
     algorithm: has `model`, `initial_weights(seed)`, `meta_loss(weights, batch) -> (loss, metrics)` and

@@ -57,7 +57,7 @@ class Trainer:
     on_validation: Callable | None = None,
     say=print,
   ):
-    if jit_compile and not learner.compiles:
+    if jit_compile and not getattr(learner, "compiles", True):
       raise UserError("--jit_compile: these tasks run Python code, which XLA cannot compile; use --jit_compile=False")
     self.learner, self.directory, self.schedule = learner, directory, schedule
     self.seed, self.config, self.say = seed, config or {}, say
@@ -152,13 +152,14 @@ class Trainer:
     self.num_traces += 1
     seed = randomness.fold(randomness.make_seed(self.seed), "train")
     step = tf.function(self.learner.train_step).get_concrete_function(_specs(state), tf.TensorSpec([2], tf.int32))
-    means = {name: tf.zeros(t.shape, t.dtype) for name, t in step.structured_outputs[1].items()}
+    means = {name: tf.zeros(t.shape) for name, t in step.structured_outputs[1].items()}
 
     def body(done, finite, state, means):
       new_state, metrics = step(state, randomness.fold(seed, first + done + 1))
+      metrics = {name: tf.cast(value, tf.float32) for name, value in metrics.items()}
       finite = tf.reduce_all([tf.math.is_finite(value) for value in metrics.values()])
       # Divided before they are added: a sum of large losses must not overflow where none of them is infinite.
-      means = {name: means[name] + metrics[name] / tf.cast(count, metrics[name].dtype) for name in means}
+      means = {name: means[name] + metrics[name] / tf.cast(count, tf.float32) for name in means}
       return done + tf.cast(finite, tf.int32), finite, new_state, means
 
     done, _, state, means = tf.while_loop(
@@ -223,7 +224,9 @@ def validation_score(means):
   Args:
     means: metric name -> [steps + 1].
   """
-  name = next(n for n in ("accuracy", "return", "loss") if n in means)
+  name = next((n for n in ("accuracy", "return", "loss") if n in means), None)
+  if name is None:
+    raise ValueError(f"evaluate: expected a metric accuracy, return or loss to choose by, got {', '.join(means)}")
   last = float(means[name][-1])
   return f"{name}/step_{len(means[name]) - 1}", -last if name == "loss" else last
 
