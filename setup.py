@@ -35,7 +35,7 @@ setup(
   ],
   extras_require={
     "tf-agents": TF_AGENTS,
-    "test": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.6", "scipy>=1.11", *TF_AGENTS],
+    "test": ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "ruff>=0.6", "scipy>=1.11", *TF_AGENTS],
     "bench": ["torch>=2.2"],
   },
   classifiers=[

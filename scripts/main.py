@@ -1,6 +1,5 @@
 """Trains or evaluates one experiment. `python scripts/main.py --help` lists the flags; with none it is the sinusoid."""
 
-import contextlib
 import dataclasses
 import os
 import re
@@ -9,8 +8,7 @@ import sys
 import textwrap
 
 from absl import flags
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up messages are not the user's
+from common import import_tensorflow
 
 from maml_tf.errors import UserError
 from maml_tf.experiments.config import Config, check_paths, kind_of, resolve
@@ -95,26 +93,9 @@ def _default(name):
   return ", ".join(f"{domain} {default}" for domain, default in defaults.items())
 
 
-@contextlib.contextmanager
-def native_messages_hidden():
-  """Keeps what TensorFlow's C++ code prints while it starts from the terminal; Python's own errors still show."""
-  sys.stderr.flush()
-  kept, sink = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-  os.dup2(sink, 2)
-  try:
-    yield
-  finally:
-    os.dup2(kept, 2)
-    os.close(kept)
-    os.close(sink)
-
-
 def train_and_evaluate(config, command):
-  with native_messages_hidden():
-    import tensorflow as tf
-
-    tf.config.list_physical_devices()
-    from maml_tf.experiments import run
+  import_tensorflow()
+  from maml_tf.experiments import run
 
   run.run(config, command=command, say=lambda line: print(line, flush=True))
 

@@ -584,3 +584,25 @@ def test_a_reader_that_leaves_is_one_line(tmp_path):
     process.stdout.close()
     err = process.stderr.read()
   assert_one_line(process.returncode, err, "output")
+
+
+def test_evaluations_leave_the_results_and_the_time_of_the_training(tmp_path):
+  """The published sequence: train, then evaluate; the table and the wall time of the training stay."""
+  from maml_tf.experiments import run
+  from maml_tf.experiments.config import resolve
+
+  common = dict(logdir=str(tmp_path), eval_tasks=40, jit_compile=False, log=False)
+  trained = run.run(resolve(**common, metatrain_iterations=60), command="train", say=lambda line: None)
+  folder = pathlib.Path(trained["directory"])
+  before = (folder / "results.json").read_bytes()
+  other = dict(common, eval_tasks=20, train=False, test_set=False, metatrain_iterations=60)
+  evaluated = run.run(resolve(**other), command="evaluate", say=lambda line: None)
+  assert (folder / "results.json").read_bytes() == before
+  assert json.loads((folder / "evaluation.json").read_text())["split"] == "validation"
+  assert evaluated["training"]["seconds"] == trained["training"]["seconds"] > 0
+  again = run.run(resolve(**common, metatrain_iterations=60), command="again", say=lambda line: None)
+  assert again["training"] == trained["training"]
+  longer = run.run(resolve(**common, metatrain_iterations=100), command="more", say=lambda line: None)
+  assert longer["training"]["commands"] == ["train", "more"]
+  assert longer["training"]["timed_iterations"] == 100
+  assert longer["training"]["seconds"] > trained["training"]["seconds"]

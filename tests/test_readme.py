@@ -47,3 +47,15 @@ def test_result_tables_are_those_of_the_results_files():
   assert done.returncode == 0 and len(tables) >= 2, done.stderr
   for table in tables:
     assert table in README
+
+
+def test_pretrained_initialisations_can_be_used():
+  from maml_tf import export, models
+
+  shapes = {"sinusoid": models.MLP().weight_shapes}
+  folders = {path.parent.name for path in (ROOT / "pretrained").glob("*/saved_model.pb")}
+  assert folders == set(shapes)
+  for name in folders:
+    weights, metadata = export.load_initialization(ROOT / "pretrained" / name, shapes[name])
+    assert metadata["config"]["datasource"] == "sinusoid" and list(weights) == list(shapes[name])
+    assert f"`{name}`" in (ROOT / "pretrained" / "README.md").read_text(encoding="utf-8")

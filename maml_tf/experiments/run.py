@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import hashlib
+import json
 import pathlib
 import time
 from typing import Protocol
@@ -65,7 +66,8 @@ def run(config, command=None, say=print):
     say: function of one line of text.
 
   Returns:
-    The content of the run directory's results.json, with "directory" added.
+    The content of the file of results that it writes, with "directory" added: results.json, or evaluation.json where
+    that of the training is there already and this only evaluates.
 
   Raises:
     UserError: something that the user can mend.
@@ -83,6 +85,7 @@ def run(config, command=None, say=print):
     initial = _prepare(config, initial, directory, say)
     learner = experiment.learner(initial)
     state, training = (_train if config.train else _load)(config, experiment, learner, directory, say)
+    training = _training_record(directory, training, command)
     with np.errstate(all="ignore"):  # a table with inf or nan in it says enough
       results = experiment.evaluate(state["weights"])
     content = {
@@ -94,16 +97,49 @@ def run(config, command=None, say=print):
       "config": config.to_dict(),
       "wall_seconds": time.perf_counter() - began,
     }
-    directory.write_json(directory.results, content)
+    path = _results_path(config, directory)
+    directory.write_json(path, content)
     with writing(directory.plots):
       plots = experiment.plots(state["weights"], results, directory.plots)
     if config.export and config.train:
       with writing(directory.saved_model):
         learner = experiment.learner(initial, inner_lr=experiment.inner_lr(results))
         export.save(learner, state, directory.saved_model)
-  for line in ["", *experiment.table(results), "", *_written(config, directory, training, plots)]:
+  for line in ["", *experiment.table(results), "", *_written(config, directory, path, training, plots)]:
     say(line)
   return {**content, "directory": str(directory.path)}
+
+
+def _results_path(config, directory):
+  """An evaluation, with whatever other settings, never replaces the results that a training ended with."""
+  return directory.results if config.train or not directory.results.exists() else directory.evaluation
+
+
+def _training_record(directory, training, command):
+  """How long the training took over all commands that went on with it; kept in training.json for later evaluations."""
+  try:
+    before = json.loads(directory.training.read_text(encoding="utf-8"))
+  except (OSError, ValueError):  # none yet, or one that can only be begun anew
+    before = {}
+  done = training["iteration"] - training.get("resumed_from", training["iteration"])
+  if done == 0:
+    return before | {"iteration": training["iteration"], **_only(training, "init_from")}
+  seconds = before.get("seconds", 0.0) + training["seconds"]
+  timed = before.get("timed_iterations", 0) + done
+  record = {
+    "iteration": training["iteration"],
+    "seconds": seconds,
+    "compile_seconds": before.get("compile_seconds", 0.0) + training["compile_seconds"],
+    "timed_iterations": timed,  # fewer than `iteration` where a command was killed: it left no time behind
+    "iterations_per_second": timed / seconds,
+    "commands": [*before.get("commands", []), command],
+  }
+  directory.write_json(directory.training, record)
+  return record
+
+
+def _only(settings, *names):
+  return {name: settings[name] for name in names if name in settings}
 
 
 def run_directory(config, init_fingerprint=None, data_fingerprint=None):
@@ -229,14 +265,14 @@ def _out_of_memory_explained():
     ) from error
 
 
-def _written(config, directory, training, plots):
+def _written(config, directory, path, training, plots):
   lines = []
   rate = training.get("iterations_per_second")
-  if rate:
+  if rate and config.train:
     lines.append(
       f"{training['iteration']} iterations, {rate:.{0 if rate >= 10 else 1}f} per second, {training['seconds']:.0f} s"
     )
-  lines.append(f"results       {directory.results}")
+  lines.append(f"results       {path}")
   lines += [f"plot          {path}" for path in plots]
   if config.train and config.method != "random":
     lines.append(f"metrics       {directory.metrics}")

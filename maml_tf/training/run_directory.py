@@ -41,7 +41,9 @@ class RunDirectory:
   events = property(lambda self: self.path / "events")
   metrics = property(lambda self: self.path / "metrics.csv")
   plots = property(lambda self: self.path / "plots")
+  evaluation = property(lambda self: self.path / "evaluation.json")
   results = property(lambda self: self.path / "results.json")
+  training = property(lambda self: self.path / "training.json")
   saved_model = property(lambda self: self.path / "saved_model")
   validation = property(lambda self: self.path / "validation.csv")
 
