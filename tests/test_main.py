@@ -186,7 +186,8 @@ def test_the_environment_names_the_data_and_a_flag_wins(tmp_path):
 
 def test_missing_data_is_noticed_without_tensorflow_and_numpy(tmp_path):
   code = (
-    "import runpy, sys; sys.argv = ['main.py', '--datasource=omniglot', '--data_dir=none']\n"
+    f"import runpy, sys; sys.path.insert(0, {str(SCRIPT.parent)!r})\n"  # as `python scripts/main.py` does
+    "sys.argv = ['main.py', '--datasource=omniglot', '--data_dir=none']\n"
     f"try: runpy.run_path({str(SCRIPT)!r}, run_name='__main__')\n"
     "except SystemExit: print([name for name in ('tensorflow', 'numpy') if name in sys.modules])"
   )
