@@ -3,19 +3,17 @@
 import hashlib
 import io
 import json
-import os
 import pathlib
 
 import numpy as np
 import pytest
 from PIL import Image
+from real_data import REAL, needs_real_data
 
 from maml_tf.datasets import image_bank, image_folder, locate, miniimagenet, omniglot
 from maml_tf.errors import UserError
 
 DATA = pathlib.Path(__file__).parents[1] / "data"
-REAL = os.environ.get("MAML_TF_DATA")
-needs_real_data = pytest.mark.skipif(not REAL, reason="MAML_TF_DATA does not name a folder with the real data")
 
 
 def write_image(path, size=(12, 10), mode="RGB", seed=0):

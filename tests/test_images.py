@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import small_runs
 from PIL import Image
+from real_data import REAL, needs_real_data
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from maml_tf import export
@@ -24,8 +25,6 @@ from maml_tf.training import checkpoints
 from maml_tf.training.trainer import Schedule
 
 SCRIPT = pathlib.Path(__file__).parents[1] / "scripts" / "main.py"
-REAL = os.environ.get("MAML_TF_DATA")
-needs_real_data = pytest.mark.skipif(not REAL, reason="MAML_TF_DATA does not name a folder with the real data")
 
 SETTINGS = dict(
   datasource="folder", num_classes=3, num_filters=8, max_pool=False, meta_batch_size=4, num_updates=1, update_lr=0.1,

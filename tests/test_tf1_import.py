@@ -1,18 +1,16 @@
 """The published code's checkpoint: its names are mapped, its numbers survive, and it classifies."""
 
-import os
 import pathlib
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from real_data import REAL, needs_real_data
 
 from maml_tf import MAML, evaluation, export, models, randomness, tasks
 from maml_tf.datasets import miniimagenet
 from maml_tf.errors import UserError
 
-REAL = os.environ.get("MAML_TF_DATA")
-needs_real_data = pytest.mark.skipif(not REAL, reason="MAML_TF_DATA does not name a folder with the real data")
 CHECKPOINT = pathlib.Path(REAL or "") / "cbfinn_miniimagenet_1shot" / "model59000"
 
 

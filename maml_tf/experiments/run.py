@@ -123,7 +123,7 @@ def _training_record(directory, training, command):
     before = {}
   done = training["iteration"] - training.get("resumed_from", training["iteration"])
   if done == 0:
-    return before | {"iteration": training["iteration"], **_only(training, "init_from")}
+    return before | {name: training[name] for name in ("iteration", "init_from") if name in training}
   seconds = before.get("seconds", 0.0) + training["seconds"]
   timed = before.get("timed_iterations", 0) + done
   record = {
@@ -136,10 +136,6 @@ def _training_record(directory, training, command):
   }
   directory.write_json(directory.training, record)
   return record
-
-
-def _only(settings, *names):
-  return {name: settings[name] for name in names if name in settings}
 
 
 def run_directory(config, init_fingerprint=None, data_fingerprint=None):
