@@ -3,6 +3,9 @@
 import pathlib
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+HERE = pathlib.Path(__file__).parent
 
 # tf-agents pins a pygame without wheels for Python 3.12, so it is offered below that only.
 TF_AGENTS = [
@@ -10,11 +13,28 @@ TF_AGENTS = [
   "tf-keras>=2.16; python_version < '3.12'",
 ]
 
+
+class BuildWithSplits(build_py):
+  """Puts the split files of data/ into the package, where `maml_tf.datasets.splits` looks first.
+
+  Not by `package_data`, which cannot reach outside of a package; an editable installation reads them where they are.
+  """
+
+  def run(self):
+    super().run()
+    if not self.editable_mode:
+      target = pathlib.Path(self.build_lib, "maml_tf", "datasets", "split_files")
+      self.mkpath(str(target))
+      for file in (*HERE.glob("data/*_split.json"), *HERE.glob("data/*.csv.gz")):
+        self.copy_file(str(file), str(target / file.name))
+
+
 setup(
   name="maml_tf",
+  cmdclass={"build_py": BuildWithSplits},
   version="0.1.0",
   description="Model-agnostic meta-learning (Finn et al. 2017) on TensorFlow 2 and Keras 3",
-  long_description=pathlib.Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+  long_description=(HERE / "README.md").read_text(encoding="utf-8"),
   long_description_content_type="text/markdown",
   license="MIT",
   packages=find_packages(include=["maml_tf", "maml_tf.*"]),
@@ -39,7 +59,6 @@ setup(
     "bench": ["torch>=2.2"],
   },
   classifiers=[
-    "License :: OSI Approved :: MIT License",
     "Programming Language :: Python :: 3",
     "Topic :: Scientific/Engineering :: Artificial Intelligence",
   ],

@@ -1,16 +1,20 @@
 """Data sets: from files to a bank, through the cache, with the mistakes of real folders."""
 
+import gzip
 import hashlib
 import io
 import json
+import os
 import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 from real_data import REAL, needs_real_data
 
-from maml_tf.datasets import image_bank, image_folder, locate, miniimagenet, omniglot
+from maml_tf.datasets import image_bank, image_folder, locate, miniimagenet, omniglot, splits
 from maml_tf.errors import UserError
 
 DATA = pathlib.Path(__file__).parents[1] / "data"
@@ -79,7 +83,7 @@ def test_wrong_folders_are_named(tmp_path):
     image_folder.load(folder, tmp_path / "cache", "train", (6, 6), 3)
   write_image(folder / "test" / "ant_train" / "0.png")
   (folder / "train" / "empty").rmdir()
-  with pytest.raises(UserError, match="class ant_train is in both train/ and test/"):
+  with pytest.raises(UserError, match=r"train/: class ant_train is in .*test/ too; leave it in one"):
     image_folder.check_disjoint(folder)
   (tmp_path / "file").write_text("")
   with pytest.raises(UserError, match="cannot write the image cache"):
@@ -101,20 +105,149 @@ def test_wrong_counts_are_named(tmp_path):
     omniglot.load(tmp_path, tmp_path / "cache")
 
 
-def test_miniimagenet_from_one_flat_folder_with_lists(tmp_path, monkeypatch):
-  monkeypatch.setattr(miniimagenet, "PER_CLASS", 2)
-  monkeypatch.setattr(miniimagenet, "NUM_CLASSES", {"val": 2})
+# miniImageNet and its lists ------------------------------------------------------------------------------------------
+
+SMALL = {"train": ("n01000000", "n02000000"), "val": ("n03000000",), "test": ("n04000000",)}
+PLACES = (1, 3, 4)  # of the images in ImageNet's own order
+
+
+def write_list(root, split, places=PLACES):
+  rows = [f"{wnid}{place:08d}.jpg,{wnid}" for wnid in SMALL[split] for place in places]
+  (root / f"{split}.csv").write_text("\n".join(["filename,label", *rows]) + "\n")
+
+
+@pytest.fixture
+def small_lists(tmp_path, monkeypatch):
+  """miniImageNet with few classes of few images, by lists of the user's own. Returns its folder."""
+  monkeypatch.setattr(splits, "MINIIMAGENET_PER_CLASS", len(PLACES))
+  monkeypatch.setattr(splits, "MINIIMAGENET_CLASSES", {split: len(classes) for split, classes in SMALL.items()})
   root = tmp_path / "miniimagenet"
-  rows = [("n01", f"n0100000{i}.jpg") for i in range(2)] + [("n02", f"n0200000{i}.jpg") for i in range(2)]
-  for seed, (_, name) in enumerate(rows):
-    write_image(root / "images" / name, size=(90, 84), seed=seed)
-  lines = ["filename,label", *(f"{name},{label}" for label, name in rows)]
-  (root / "val.csv").write_text("\n".join(lines) + "\n")
+  root.mkdir()
+  for split in SMALL:
+    write_list(root, split)
+  return root
+
+
+def resized(path):
+  with Image.open(path) as image:
+    return np.asarray(image.resize((84, 84), Image.Resampling.LANCZOS)).tobytes()
+
+
+def test_miniimagenet_from_one_flat_folder(tmp_path, small_lists):
+  for wnid in SMALL["train"]:
+    for place in PLACES:
+      write_image(small_lists / "images" / f"{wnid}{place:08d}.jpg", size=(90, 84), seed=place)
+  bank = miniimagenet.load(tmp_path, tmp_path / "cache", "train")
+  assert bank.images.shape == (6, 84, 84, 3) and bank.names == SMALL["train"]
+  (small_lists / "images" / "n0200000000000003.jpg").unlink()
+  with pytest.raises(UserError, match=r"n0200000000000003\.jpg: this image of the list is missing; copy it there"):
+    miniimagenet.load(tmp_path, tmp_path / "cache", "train")
+
+
+def test_miniimagenet_from_imagenets_own_folders_counts_in_the_order_of_its_numbers(tmp_path, small_lists):
+  numbers = (9, 1000, 57, 200, 31)  # as text 1000 would come first; in order: 9, 31, 57, 200, 1000
+  for seed, number in enumerate(numbers):
+    write_image(small_lists / "n03000000" / f"n03000000_{number}.JPEG", size=(100, 90), seed=seed)
+  (small_lists / "n03000000" / "ReadMe.txt").write_text("not an image of ImageNet's")
   bank = miniimagenet.load(tmp_path, tmp_path / "cache", "val")
-  assert bank.images.shape == (4, 84, 84, 3) and bank.names == ("n01", "n02")
-  (root / "images" / "n02000001.jpg").unlink()
-  with pytest.raises(UserError, match=r"n02000001\.jpg: this image of val\.csv is missing"):
+  chosen = [small_lists / "n03000000" / f"n03000000_{number}.JPEG" for number in (9, 57, 200)]  # 1st, 3rd, 4th
+  assert [image.tobytes() for image in bank.images] == sorted(resized(path) for path in chosen)
+  for path in chosen[:2]:
+    path.unlink()
+  with pytest.raises(UserError, match=r"n03000000: 3 images, but the list counts up to the 4th; put all training"):
     miniimagenet.load(tmp_path, tmp_path / "cache", "val")
+  with pytest.raises(UserError, match=r"n04000000: this class folder of ImageNet is missing"):
+    miniimagenet.load(tmp_path, tmp_path / "cache", "test")
+  write_list(small_lists, "val", places=(0, 1, 2))
+  with pytest.raises(UserError, match=r"n0300000000000000\.jpg: not a name of the lists"):
+    miniimagenet.load(tmp_path, tmp_path / "cache", "val")
+
+
+def test_the_users_own_lists_win_and_are_checked(tmp_path, small_lists):
+  assert list(splits.miniimagenet("train", small_lists)) == list(SMALL["train"])
+  assert len(splits.miniimagenet("train", tmp_path)) == 64  # no list there
+  (small_lists / "images").mkdir()
+  (small_lists / "test.csv").write_text((small_lists / "val.csv").read_text())
+  with pytest.raises(UserError, match=r"val\.csv: class n03000000 is in .*test\.csv too; leave it in one"):
+    locate.check("miniimagenet", tmp_path)
+  (small_lists / "val.csv").write_text("file,class\n1,2\n")
+  with pytest.raises(UserError, match=r"val\.csv: cannot be read as a list of images, with columns filename and label"):
+    locate.check("miniimagenet", tmp_path)
+  (small_lists / "val.csv").write_text("filename,label\n")
+  with pytest.raises(UserError, match=r"val\.csv: 0 classes, expected 1, as miniImageNet has; without this file"):
+    locate.check("miniimagenet", tmp_path)
+
+
+def test_committed_miniimagenet_lists_are_disjoint_complete_and_unchanged():
+  golden = {
+    "train": "498519cd8e49ce97ed26a4a3638966698ae41ab35e9c68538319fc9b46ba7d2f",
+    "val": "5658a59921ca027ee76af92949869c5d6f41d77592ff3b18db325a9d10c893b9",
+    "test": "2b7cfa78342995761a572a8158e539bc4e0a80f9bbd7d00c1e17a460fbbb93fa",
+  }
+  lists = {split: splits.miniimagenet(split) for split in locate.SPLITS}
+  assert {split: len(listed) for split, listed in lists.items()} == {"train": 64, "val": 16, "test": 20}
+  assert len({wnid for listed in lists.values() for wnid in listed}) == 100
+  for split, listed in lists.items():
+    content = gzip.decompress((DATA / f"miniimagenet_{split}.csv.gz").read_bytes())
+    assert hashlib.sha256(content).hexdigest() == golden[split]
+    for wnid, names in listed.items():
+      assert len(set(names)) == 600 and all(name.startswith(wnid) for name in names)
+
+
+def link_miniimagenet(data_dir):
+  """The real classes, as links to their folders; returns `data_dir`/miniimagenet."""
+  root = data_dir / "miniimagenet"
+  for split in locate.SPLITS:
+    (root / split).mkdir(parents=True)
+    for folder in (pathlib.Path(REAL) / "miniimagenet" / split).iterdir():
+      (root / split / folder.name).symlink_to(folder)
+  return root
+
+
+@pytest.mark.parametrize(("change", "message"), [
+  (lambda root: (root / "train" / "n01532829").rename(root / "val" / "n01532829"),
+   r"val/n01532829: this class belongs to train/; move it there"),
+  (lambda root: (root / "train" / "n01532829").unlink(),
+   r"train: 63 classes, miniImageNet has 64 here; copy the missing ones there, the first is n01532829"),
+  (lambda root: (root / "test" / "n00000001").mkdir(), r"test/n00000001: no class of miniImageNet; remove it"),
+], ids=["wrong split", "63 classes", "unknown class"])  # fmt: skip
+@needs_real_data
+def test_split_folders_are_held_against_the_lists(tmp_path, change, message):
+  root = link_miniimagenet(tmp_path)
+  locate.check("miniimagenet", tmp_path)
+  change(root)
+  with pytest.raises(UserError, match=message):
+    locate.check("miniimagenet", tmp_path)
+
+
+@needs_real_data
+def test_the_committed_lists_find_the_real_images_in_one_flat_folder(tmp_path, monkeypatch):
+  flat = tmp_path / "miniimagenet" / "images"
+  flat.mkdir(parents=True)
+  real = sorted((pathlib.Path(REAL) / "miniimagenet" / "val").glob("*/*.jpg"))
+  for image in real:
+    (flat / image.name).symlink_to(image)
+  sources = []
+  monkeypatch.setattr(image_bank, "load", lambda source, *_, **__: sources.append(source))
+  miniimagenet.load(tmp_path, tmp_path / "cache", "val")
+  assert sources[0].sizes == dict.fromkeys(splits.miniimagenet("val"), 600)
+
+
+def test_a_built_package_has_the_lists(tmp_path):
+  pytest.importorskip("setuptools")
+  build = [sys.executable, "setup.py", "-q", "build_py", "--build-lib", str(tmp_path)]
+  subprocess.run(build, check=True, cwd=DATA.parent, capture_output=True, timeout=60)
+  code = (
+    "from maml_tf.datasets import splits; print(splits.path('omniglot_split.json'), len(splits.miniimagenet('val')))"
+  )
+  environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+  done = subprocess.run(
+    [sys.executable, "-c", code], check=True, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+  )
+  assert done.stdout == f"{tmp_path}/maml_tf/datasets/split_files/omniglot_split.json 16\n"
+
+
+# Banks and Omniglot --------------------------------------------------------------------------------------------------
 
 
 def test_select_keeps_the_order_asked_for_and_names_what_is_missing(tmp_path):
@@ -145,8 +278,8 @@ def test_real_omniglot_is_the_same_from_tfds_and_from_folders(tmp_path):
   from_folders = omniglot.load(linked, tmp_path / "two")
   assert from_tfds.images.shape == (32460, 28, 28, 1) and from_tfds.names == from_folders.names
   np.testing.assert_array_equal(from_tfds.images, from_folders.images)
-  published = omniglot.split(from_tfds, "published", DATA / "omniglot_split.json")
-  alphabets = omniglot.split(from_tfds, "alphabets", DATA / "omniglot_split.json")
+  published = omniglot.split(from_tfds, "published")
+  alphabets = omniglot.split(from_tfds, "alphabets")
   assert [len(part) for part in published] == [1100, 100, 423]
   assert len(alphabets[0]) == 964 and len(alphabets[1]) + len(alphabets[2]) == 659  # Lake et al.: 964 and 659
   for parts in (published, alphabets):

@@ -2,8 +2,7 @@
 
 import pathlib
 
-from maml_tf.datasets import image_bank, locate
-from maml_tf.errors import UserError
+from maml_tf.datasets import image_bank, locate, splits
 
 
 def load(folder, cache_dir, split, size, channels):
@@ -19,13 +18,11 @@ def load(folder, cache_dir, split, size, channels):
   folder = pathlib.Path(folder)
   locate.check("folder", folder)
   files = [(name, path) for name, paths in locate.class_folders(folder / split) for path in paths]
-  return image_bank.load(image_bank.files_source(f"{folder.name}-{split}", files), cache_dir, size, channels)
+  return image_bank.load(image_bank.files_source(f"{folder.name}-{split}", folder, files), cache_dir, size, channels)
 
 
 def check_disjoint(folder):
   """Raises where a class is in two splits."""
-  of = {split: {name for name, _ in locate.class_folders(pathlib.Path(folder) / split)} for split in locate.SPLITS}
-  for one, other in (("train", "val"), ("train", "test"), ("val", "test")):
-    shared = of[one] & of[other]
-    if shared:
-      raise UserError(f"--data_dir={folder}: class {min(shared)} is in both {one}/ and {other}/")
+  folder = pathlib.Path(folder)
+  of = {split: {name for name, _ in locate.class_folders(folder / split)} for split in locate.SPLITS}
+  splits.check_disjoint(of, lambda split: f"{folder / split}/")

@@ -1,25 +1,32 @@
-"""Where data sets lie. This module imports neither TensorFlow nor NumPy: what is missing is said within a second."""
+"""Where data sets lie. This module imports neither TensorFlow nor NumPy: what is missing is said within seconds."""
 
+import contextlib
 import hashlib
 import os
 import pathlib
+import re
 
+from maml_tf.datasets import splits
+from maml_tf.datasets.splits import SPLITS
 from maml_tf.errors import UserError
 
-SPLITS = ("train", "val", "test")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+# The smallest of the archives that TFDS fetches; following its redirection reaches the host of the files too.
+OMNIGLOT_URL = "https://github.com/brendenlake/omniglot/raw/master/python/images_background_small1.zip"
 
 
 def omniglot(data_dir):
   """("tfds" or "png", folder) of Omniglot under `data_dir`, or None.
 
-  Looked for: `tensorflow_datasets/omniglot/<version>/dataset_info.json` (as TFDS prepares it), and Lake's layout,
-  `omniglot/images_background/<alphabet>/<character>/*.png` with `images_evaluation` beside it.
+  Looked for: `tensorflow_datasets/omniglot/<version>/dataset_info.json` (as TFDS prepares it; what it has not finished
+  has another name), and Lake's layout, `omniglot/images_background/<alphabet>/<character>/*.png` with
+  `images_evaluation` beside it.
   """
   data_dir = pathlib.Path(data_dir)
-  prepared = data_dir / "tensorflow_datasets"
-  if any(prepared.glob("omniglot/*/dataset_info.json")):
-    return "tfds", prepared
+  prepared = (data_dir / "tensorflow_datasets" / "omniglot").glob("*/dataset_info.json")
+  prepared = [file.parent for file in prepared if re.fullmatch(r"\d+\.\d+\.\d+", file.parent.name)]
+  if prepared:
+    return "tfds", max(prepared, key=lambda folder: [int(number) for number in folder.name.split(".")])
   images = data_dir / "omniglot"
   if all((images / part).is_dir() for part in ("images_background", "images_evaluation")):
     return "png", images
@@ -37,24 +44,31 @@ def miniimagenet(data_dir):
     return "folders", folder
   if (folder / "images").is_dir():
     return "flat", folder / "images"
-  if any(folder.glob("n[0-9]*/")):
+  if any(path.is_dir() for path in folder.glob("n[0-9]*")):
     return "imagenet", folder
   return None
 
 
-def class_folders(folder):
-  """Sorted (class name, [image paths]) of `<folder>/<class>/<image>`.
+def folders(folder):
+  """Sorted paths of the folders in a folder; hidden ones do not count.
 
   Raises:
-    UserError: no class folder, or one without images.
+    UserError: the folder cannot be read.
   """
-  classes = []
-  for path in sorted(pathlib.Path(folder).iterdir()):
-    if path.is_dir() and not path.name.startswith("."):
-      images = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
-      if not images:
-        raise UserError(f"{path}: no image in this class folder (looked for {', '.join(IMAGE_SUFFIXES)})")
-      classes.append((path.name, images))
+  return [path for path in _entries(folder) if path.is_dir()]
+
+
+def class_folders(folder):
+  """Sorted (class name, [image paths]) of `<folder>/<class>/<image>`; hidden files and folders do not count.
+
+  Raises:
+    UserError: no class folder, or one without images or that cannot be read.
+  """
+  classes = [(path.name, _images(path)) for path in folders(folder)]
+  for name, images in classes:
+    if not images:
+      suffixes = ", ".join(IMAGE_SUFFIXES)
+      raise UserError(f"{folder}/{name}: no image in this class folder (looked for {suffixes}); fill or remove it")
   if not classes:
     raise UserError(f"{folder}: no class folder here; expected <class>/<image>")
   return classes
@@ -65,32 +79,37 @@ def check(datasource, data_dir):
 
   Args:
     datasource: "omniglot", "miniimagenet" or "folder".
-    data_dir: the folder.
+    data_dir: the folder. Omniglot may be missing where a network is there to fetch it, see `omniglot.prepare`.
 
   Raises:
-    UserError: one line that begins with the flag.
+    UserError: one line that begins with the flag or a path.
   """
   path = pathlib.Path(data_dir)
   if not data_dir:
     raise UserError("--data_dir=: expected the name of a folder")
-  if path.exists() and not path.is_dir():
-    raise UserError(f"--data_dir={data_dir}: this is a file, a folder was expected; name the folder of the data sets")
-  if path.is_dir() and not os.access(path, os.R_OK | os.X_OK):
-    raise UserError(f"--data_dir={data_dir}: permission denied; make the folder readable, or name another")
-  if datasource == "folder":
-    _check_split_folders(path)
-  elif {"omniglot": omniglot, "miniimagenet": miniimagenet}[datasource](path) is None:
-    raise UserError({"omniglot": missing_omniglot, "miniimagenet": missing_miniimagenet}[datasource](data_dir))
+  if str(data_dir).startswith("~"):  # else Omniglot would be downloaded into a folder of that name
+    raise UserError(f"--data_dir={data_dir}: the shell left the ~ as it is; write $HOME instead")
+  try:
+    if path.exists() and not path.is_dir():
+      raise UserError(f"--data_dir={data_dir}: this is a file, a folder was expected; name the folder of the data sets")
+    if path.is_dir() and not os.access(path, os.R_OK | os.X_OK):
+      raise UserError(f"--data_dir={data_dir}: permission denied; make the folder readable, or name another")
+    {"omniglot": _check_omniglot, "miniimagenet": _check_miniimagenet, "folder": _check_split_folders}[datasource](path)
+  except OSError as error:
+    advice = "make it readable, or name another folder"
+    raise UserError(f"--data_dir={data_dir}: {error.filename}: {error.strerror}; {advice}") from error
 
 
 def missing_omniglot(data_dir):
   """What to say where Omniglot is not found."""
   prepared = str(pathlib.Path(data_dir) / "tensorflow_datasets")
   code = f"import tensorflow_datasets as tfds; tfds.load('omniglot', data_dir='{prepared}')"
+  asked = "" if _looks_like_its_own_folder(data_dir) else ", and github.com, to download it from, does not answer"
   return (
     f"--data_dir={data_dir}: {_absence(data_dir, 'Omniglot')} (looked for {prepared}/omniglot, as TensorFlow Datasets "
-    "prepares it, and for omniglot/images_background with images_evaluation beside it, as in Lake's archives); put one "
-    f'of the two there, name another folder, or, with a network, fetch it with: python -c "{code}"'
+    "prepares it, and for omniglot/images_background with images_evaluation beside it, as in Lake's archives)"
+    f"{asked}; put one of the two there, name another folder, or fetch it where there is a network with: "
+    f'python -c "{code}"'
   )
 
 
@@ -98,34 +117,36 @@ def missing_miniimagenet(data_dir):
   """What to say where miniImageNet is not found."""
   folder, absence = pathlib.Path(data_dir) / "miniimagenet", _absence(data_dir, "miniImageNet")
   return (
-    f"--data_dir={data_dir}: {absence} (looked in {folder} for {{train,val,test}}/<class>/*.jpg, for images/*.jpg with "
-    "the lists {train,val,test}.csv beside it, and for ImageNet's own class folders with these lists); its images are "
-    "ImageNet's and cannot be downloaded for you: put one of the three there, or name another folder; with ImageNet at "
-    "hand, copy the lists of github.com/twitter-research/meta-learning-lstm (data/miniImagenet/*.csv) there and link "
-    f"its class folders: ln -s /path/to/ILSVRC2012/train/n* {folder}/"
+    f"--data_dir={data_dir}: {absence} (looked in {folder} for {{train,val,test}}/<class>/*.jpg, for images/*.jpg as "
+    "the lists of Ravi and Larochelle name them, and for ImageNet's own class folders); its images are ImageNet's and "
+    "cannot be downloaded for you: put one of the three there, or name another folder; with ImageNet at hand, link "
+    f"its class folders: mkdir -p {folder} && ln -s /path/to/ILSVRC2012/train/n* {folder}/"
   )
 
 
-def _check_split_folders(path):
-  if not path.exists():
-    raise UserError(f"--data_dir={path}: no such folder; expected {{train,val,test}}/<class>/<image> in it")
-  absent = [part for part in SPLITS if not (path / part).is_dir()]
-  if absent:
-    raise UserError(f"--data_dir={path}: no folder {absent[0]}/ here; expected {{train,val,test}}/<class>/<image>")
+def reachable(url, seconds=3.0):
+  """Whether an address answers, through the proxy that the environment names, as TFDS' own downloads go."""
+  import threading
+  import urllib.request
 
+  answered = []
 
-def _absence(data_dir, name):
-  path = pathlib.Path(data_dir)
-  if not path.exists():
-    return "no such folder"
-  if any((path / inside).exists() for inside in ("images_background", *SPLITS)):
-    return f"no {name} here, though this looks like a data set's own folder: name the folder that holds it"
-  return f"no {name} here"
+  def ask():
+    with contextlib.suppress(Exception):  # whatever it is, there is nothing to be had from there
+      request = urllib.request.Request(url, method="HEAD")
+      with urllib.request.urlopen(request, timeout=seconds):
+        answered.append(True)
+
+  # In a thread, since looking up a name can take much longer than `timeout`, which does not cover it.
+  thread = threading.Thread(target=ask, daemon=True)
+  thread.start()
+  thread.join(seconds)
+  return bool(answered)
 
 
 def class_names_hash(folder):
   """A short hash of the names of the class folders in `folder`, from a listing alone."""
-  names = sorted(path.name for path in pathlib.Path(folder).iterdir() if path.is_dir() and path.name[0] != ".")
+  names = sorted(path.name for path in folders(folder))
   return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
 
 
@@ -136,3 +157,50 @@ def cache_folder(data_dir):
   if os.access(there if there.is_dir() else data_dir, os.W_OK | os.X_OK):
     return there
   return pathlib.Path.home() / ".cache" / "maml_tf" / "banks"
+
+
+def _check_omniglot(path):
+  if omniglot(path) is None and (_looks_like_its_own_folder(path) or not reachable(OMNIGLOT_URL)):
+    raise UserError(missing_omniglot(path))
+
+
+def _check_miniimagenet(path):
+  found = miniimagenet(path)
+  if found is None:
+    raise UserError(missing_miniimagenet(path))
+  kind, folder = found
+  splits.check_lists(path / "miniimagenet")
+  if kind == "folders":
+    names = {split: [path.name for path in folders(folder / split)] for split in SPLITS}
+    splits.check_miniimagenet_folders(folder, names)
+
+
+def _check_split_folders(path):
+  if not path.exists():
+    raise UserError(f"--data_dir={path}: no such folder; expected {{train,val,test}}/<class>/<image> in it")
+  absent = [part for part in SPLITS if not (path / part).is_dir()]
+  if absent:
+    raise UserError(f"--data_dir={path}: no folder {absent[0]}/ here; expected {{train,val,test}}/<class>/<image>")
+
+
+def _images(folder):
+  return [path for path in _entries(folder) if path.suffix.lower() in IMAGE_SUFFIXES]
+
+
+def _entries(folder):
+  try:
+    return sorted(path for path in pathlib.Path(folder).iterdir() if path.name[0] != ".")
+  except OSError as error:
+    raise UserError(f"{folder}: {error.strerror}; expected a folder that can be read") from error
+
+
+def _absence(data_dir, name):
+  if not pathlib.Path(data_dir).exists():
+    return "no such folder"
+  if _looks_like_its_own_folder(data_dir):
+    return f"no {name} here, though this looks like a data set's own folder: name the folder that holds it"
+  return f"no {name} here"
+
+
+def _looks_like_its_own_folder(path):
+  return any((pathlib.Path(path) / inside).exists() for inside in ("images_background", *SPLITS))

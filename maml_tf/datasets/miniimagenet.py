@@ -1,25 +1,21 @@
 """miniImageNet (Vinyals et al. 2016) in the split of Ravi and Larochelle (2017): 64/16/20 classes of 600 images."""
 
-import csv
-import pathlib
+import re
 
-from maml_tf.datasets import image_bank, locate
+from maml_tf.datasets import image_bank, locate, splits
 from maml_tf.errors import UserError
 
 SIZE = (84, 84)
-NUM_CLASSES = {"train": 64, "val": 16, "test": 20}
-PER_CLASS = 600
 
 
-def load(data_dir, cache_dir, split, list_dir=None):
+def load(data_dir, cache_dir, split):
   """The bank of one split.
 
   Args:
-    data_dir: looked through as `locate.miniimagenet` says.
+    data_dir: looked through as `locate.miniimagenet` says. The lists of Ravi and Larochelle come with this package;
+      `{train,val,test}.csv` in `data_dir`/miniimagenet win over them.
     cache_dir: where the decoded images are kept.
     split: "train", "val" or "test".
-    list_dir: folder of the Ravi and Larochelle lists, `{train,val,test}.csv`, for the layouts without split folders;
-      None: `data_dir`/miniimagenet.
 
   Returns:
     `ImageBank`, uint8 [classes * 600, 84, 84, 3].
@@ -27,34 +23,60 @@ def load(data_dir, cache_dir, split, list_dir=None):
   Raises:
     UserError: not found, or not all of that split.
   """
-  found = locate.miniimagenet(data_dir)
-  if found is None:
-    raise UserError(locate.missing_miniimagenet(data_dir))
-  kind, folder = found
-  list_dir = pathlib.Path(list_dir or pathlib.Path(data_dir) / "miniimagenet")
+  locate.check("miniimagenet", data_dir)
+  kind, folder = locate.miniimagenet(data_dir)
   if kind == "folders":
     files = [(name, path) for name, paths in locate.class_folders(folder / split) for path in paths]
   else:
-    files = _listed_files(folder, list_dir / f"{split}.csv", by_class=kind == "imagenet")
-  source = image_bank.files_source(f"miniimagenet-{split}", files)
-  bank = image_bank.load(source, cache_dir, SIZE, channels=3, expected_size=PER_CLASS)
-  if len(bank.names) != NUM_CLASSES[split]:
-    raise UserError(f"{folder}: {len(bank.names)} {split} classes, miniImageNet has {NUM_CLASSES[split]}")
-  return bank
+    listed = splits.miniimagenet(split, folder if kind == "imagenet" else folder.parent)
+    files = {"flat": _flat_files, "imagenet": _imagenet_files}[kind](folder, listed)
+  source = image_bank.files_source(f"miniimagenet-{split}", folder, files)
+  return image_bank.load(source, cache_dir, SIZE, channels=3, expected_size=splits.MINIIMAGENET_PER_CLASS)
 
 
-def _listed_files(folder, list_file, by_class):
-  """(class, path) for each row `filename,label` of a list."""
-  try:
-    with open(list_file, newline="", encoding="utf-8") as file:
-      rows = [(row["label"], row["filename"]) for row in csv.DictReader(file)]
-  except (OSError, KeyError) as error:
-    raise UserError(f"{list_file}: cannot read the class list, columns filename and label ({error})") from error
+def _flat_files(folder, listed):
+  """(class, path) of each listed file, all in one folder."""
+  there = {path.name for path in folder.iterdir()}
+  for name in (name for names in listed.values() for name in names):
+    if name not in there:
+      raise UserError(f"{folder / name}: this image of the list is missing; copy it there")
+  return [(label, folder / name) for label, names in listed.items() for name in names]
+
+
+def _imagenet_files(folder, listed):
+  """(class, path) of each listed file, among ImageNet's own.
+
+  ImageNet calls an image <wnid>_<number>.JPEG, with gaps between the numbers. The lists call it <wnid><place>.jpg, the
+  place counted from 1 in the order of ImageNet's numbers. The lists' authors never said so; it is how public code
+  prepares the data: yaoyao-liu/mini-imagenet-tools, mini_imagenet_generator.py; wyharveychen/CloserLookFewShot,
+  filelists/miniImagenet/write_miniImagenet_filelist.py; open-mmlab/mmfewshot, classification/datasets/mini_imagenet.py.
+  """
   files = []
-  for label, name in rows:
-    # The lists number an image <wnid><8 digits>.jpg; ImageNet calls the same image <wnid>_<number>.JPEG.
-    path = folder / label / f"{label}_{int(name[len(label) : -4])}.JPEG" if by_class else folder / name
-    if not path.is_file():
-      raise UserError(f"{path}: this image of {list_file.name} is missing")
-    files.append((label, path))
+  for label, names in listed.items():
+    ordered = _in_imagenets_order(folder / label, label)
+    places = [_place(name, label) for name in names]
+    if max(places) > len(ordered):
+      raise UserError(
+        f"{folder / label}: {len(ordered)} images, but the list counts up to the {max(places)}th; put all training "
+        "images of this class there, as ILSVRC 2012 has them"
+      )
+    files += [(label, ordered[place - 1]) for place in places]
   return files
+
+
+def _in_imagenets_order(folder, label):
+  if not folder.is_dir():
+    raise UserError(f"{folder}: this class folder of ImageNet is missing; put or link it there")
+  numbered = {}
+  for path in folder.iterdir():
+    match = re.fullmatch(rf"{label}_(\d+)\.jpe?g", path.name, re.IGNORECASE)
+    if match:
+      numbered[int(match[1])] = path
+  return [numbered[number] for number in sorted(numbered)]
+
+
+def _place(name, label):
+  match = re.fullmatch(rf"{label}(\d{{8}})\.jpg", name)
+  if match is None or int(match[1]) == 0:
+    raise UserError(f"{name}: not a name of the lists, expected {label}<8 digits>.jpg; correct the list")
+  return int(match[1])

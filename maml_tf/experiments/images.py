@@ -19,7 +19,6 @@ FIFTEEN = 15  # Finn et al. 2017, appendix A.1: query images per class, in miniI
 EVALUATION_QUERIES = (1, FIFTEEN)
 TABLE_STEPS = (0, 1, 3, 5, 10)
 SHAPES = {"omniglot": (28, 28, 1), "miniimagenet": (84, 84, 3), "folder": (84, 84, 3)}
-SPLIT_FILE = pathlib.Path(__file__).parents[2] / "data" / "omniglot_split.json"
 
 
 class ImageExperiment:
@@ -279,7 +278,8 @@ def load_bank(config, part):
   Raises:
     UserError: the data is not there, or not as it should be.
   """
-  locate.check(config.datasource, config.data_dir)
+  if config.datasource == "omniglot":
+    omniglot.prepare(config.data_dir)  # may make the folder that the cache lies in
   cache = locate.cache_folder(config.data_dir)
   if config.datasource == "miniimagenet":
     return miniimagenet.load(config.data_dir, cache, part)
@@ -287,5 +287,5 @@ def load_bank(config, part):
     image_folder.check_disjoint(config.data_dir)
     return image_folder.load(config.data_dir, cache, part, SHAPES["folder"][:2], SHAPES["folder"][2])
   bank = omniglot.load(config.data_dir, cache)
-  names = dict(zip(locate.SPLITS, omniglot.split(bank, config.split, SPLIT_FILE), strict=True))
+  names = dict(zip(locate.SPLITS, omniglot.split(bank, config.split), strict=True))
   return bank.select(names[part])
