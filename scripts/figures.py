@@ -1,6 +1,7 @@
-"""Draws the paper's figures from run directories, as PNG and PDF.
+"""Draws the paper's figures from run directories, and learning curves of images from results files, as PNG and PDF.
 
 python scripts/figures.py sinusoid --logdir=logs --output=results/figures
+python scripts/figures.py images --output=results/figures
 """
 
 import json
@@ -13,9 +14,10 @@ from common import import_tensorflow, main_of
 from maml_tf.errors import UserError
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("logdir", "logs", "folder of the run directories")
+flags.DEFINE_string("logdir", "logs", "folder of the run directories; sinusoid")
+flags.DEFINE_string("results", "results", "folder of the results files; images")
 flags.DEFINE_string("output", "results/figures", "folder to write to")
-flags.DEFINE_integer("seed", 0, "seed of the runs to draw")
+flags.DEFINE_integer("seed", 0, "seed of the runs to draw; sinusoid")
 
 FORMATS = ("png", "pdf")
 SINUSOID_COMMANDS = {
@@ -23,6 +25,16 @@ SINUSOID_COMMANDS = {
   "pretrain": "python scripts/main.py --datasource=sinusoid --baseline=pretrain",
   "oracle": "python scripts/main.py --datasource=sinusoid --baseline=oracle",
   "random": "python scripts/main.py --datasource=sinusoid --baseline=random",
+}
+# A panel for each: its title, and a label for each results file.
+LEARNING_CURVES = {
+  "Omniglot, 5-way 1-shot": {"omniglot_5way_1shot": "convolutional"},
+  "Omniglot, 5-way 1-shot, no convolutions": {"omniglot_fc_5way_1shot": "fully connected"},
+  "Omniglot, 20-way 1-shot": {
+    "omniglot_20way_1shot_sum": "sum over classes",
+    "omniglot_20way_1shot_mean": "mean over classes",
+  },
+  "miniImageNet, 5-way 1-shot": {"miniimagenet_5way_1shot": "convolutional"},
 }
 
 
@@ -74,7 +86,37 @@ def sinusoid():
     print(f"wrote {path}")
 
 
-FIGURES = {"sinusoid": sinusoid}
+def images():
+  """Learning curves, from the results files that are there."""
+  panels = {title: panel for title, files in LEARNING_CURVES.items() if (panel := learning_curve(files)) is not None}
+  if not panels:
+    raise UserError(f"--results={FLAGS.results}: no results file of images here; scripts/collect.py makes them")
+  import_tensorflow()
+  from maml_tf.experiments import image_plots, plots
+
+  for path in plots.save_all({"image_learning_curves": image_plots.learning_curves(panels)}, FLAGS.output, FORMATS):
+    print(f"wrote {path}")
+
+
+def learning_curve(files):
+  """A panel: validation accuracy after the step at which the paper reads the test accuracy; None without a file."""
+  paths = {label: pathlib.Path(FLAGS.results) / f"{name}.json" for name, label in files.items()}
+  contents = {label: json.loads(path.read_text(encoding="utf-8")) for label, path in paths.items() if path.exists()}
+  if not contents:
+    return None
+  curves = {}
+  for label, content in contents.items():
+    curve = content["runs"][0]["learning_curve"]["validation"]
+    reached = f"{label}, {content['iterations']:,} of {content['of_iterations']:,}"
+    curves[reached] = curve["iteration"], curve[f"accuracy/step_{content['published']['step']}"]
+  return {
+    "curves": curves,
+    "published": content["published"]["accuracy"],
+    "iterations": max(curve[0][-1] for curve in curves.values()),
+  }
+
+
+FIGURES = {"sinusoid": sinusoid, "images": images}
 
 
 def draw(arguments):

@@ -1,18 +1,28 @@
-"""Prints the README's tables of results from the files in results/, so that no figure is ever copied by hand.
+"""Prints the README's tables from the files in results/ and pretrained/, so that no figure is ever copied by hand.
 
-python scripts/tables.py
+  python scripts/tables.py
+  python scripts/tables.py --update
+
+The second also puts them in the place of the older ones in README.md and pretrained/README.md.
 """
 
+import dataclasses
 import json
 import pathlib
 import sys
 
+from absl import flags
 from common import main_of
 
 from maml_tf.errors import UserError
-from maml_tf.experiments.presets import PUBLISHED_SINUSOID
+from maml_tf.experiments.presets import PUBLISHED_IMAGES, PUBLISHED_SINUSOID
 
-RESULTS = pathlib.Path(__file__).parents[1] / "results"
+FLAGS = flags.FLAGS
+flags.DEFINE_bool("update", False, "put the tables into README.md and pretrained/README.md")
+
+ROOT = pathlib.Path(__file__).parents[1]
+RESULTS = ROOT / "results"
+DOCUMENTS = (ROOT / "README.md", ROOT / "pretrained" / "README.md")
 STEPS = (1, 5, 10)
 SINUSOID_METHODS = {
   "maml": "MAML",
@@ -35,6 +45,157 @@ def sinusoid():
   return lines
 
 
+# Intervals of the published accuracies in % (Finn et al. 2017, table 1), by the keys of `PUBLISHED_IMAGES`.
+PUBLISHED_CI95 = {
+  ("omniglot", 5, 1, True, False): 0.4,
+  ("omniglot", 5, 5, True, False): 0.1,
+  ("omniglot", 20, 1, True, False): 0.3,
+  ("omniglot", 20, 5, True, False): 0.2,
+  ("omniglot", 5, 1, False, False): 1.1,
+  ("omniglot", 5, 5, False, False): 0.6,
+  ("miniimagenet", 5, 1, True, False): 1.84,
+  ("miniimagenet", 5, 5, True, False): 0.92,
+  ("miniimagenet", 5, 1, True, True): 1.75,
+  ("miniimagenet", 5, 5, True, True): 0.91,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """A training or evaluation for a cell of the paper's table 1."""
+
+  name: str  # of its file in results/
+  label: str
+  key: tuple  # in `PUBLISHED_IMAGES`
+  flags: str  # of main.py, for one that was not run yet
+
+
+# Published for Omniglot: 5 shots are a matter of evaluation alone.
+FIVE_SHOTS = "--train=False --test_set=True --update_batch_size=5 --train_update_batch_size=1"
+ROWS = (
+  Row("omniglot_5way_1shot", "Omniglot, 5-way 1-shot", ("omniglot", 5, 1, True, False), ""),
+  Row("omniglot_5way_5shot", "Omniglot, 5-way 5-shot", ("omniglot", 5, 5, True, False), FIVE_SHOTS),
+  Row("omniglot_fc_5way_1shot", "Omniglot, 5-way 1-shot, no convolutions", ("omniglot", 5, 1, False, False),
+      "--noconv"),
+  Row("omniglot_fc_5way_5shot", "Omniglot, 5-way 5-shot, no convolutions", ("omniglot", 5, 5, False, False),
+      f"--noconv {FIVE_SHOTS}"),
+  Row("omniglot_20way_1shot_sum", "Omniglot, 20-way 1-shot, summed loss", ("omniglot", 20, 1, True, False),
+      "--num_classes=20"),
+  Row("omniglot_20way_1shot_mean", "Omniglot, 20-way 1-shot, mean loss", ("omniglot", 20, 1, True, False),
+      "--num_classes=20 --loss_reduction=mean"),
+  Row("omniglot_20way_5shot_sum", "Omniglot, 20-way 5-shot, summed loss", ("omniglot", 20, 5, True, False),
+      f"--num_classes=20 {FIVE_SHOTS}"),
+  Row("omniglot_20way_5shot_mean", "Omniglot, 20-way 5-shot, mean loss", ("omniglot", 20, 5, True, False),
+      f"--num_classes=20 --loss_reduction=mean {FIVE_SHOTS}"),
+  Row("miniimagenet_published_checkpoint", "miniImageNet, 5-way 1-shot, the authors' checkpoint",
+      ("miniimagenet", 5, 1, True, False),
+      "--init_from=pretrained/miniimagenet_1shot_published --train=False --test_set=True"),
+  Row("miniimagenet_5way_1shot", "miniImageNet, 5-way 1-shot", ("miniimagenet", 5, 1, True, False), ""),
+  Row("miniimagenet_5way_5shot", "miniImageNet, 5-way 5-shot", ("miniimagenet", 5, 5, True, False),
+      "--update_batch_size=5"),
+  Row("miniimagenet_first_order_5way_1shot", "miniImageNet, 5-way 1-shot, first order",
+      ("miniimagenet", 5, 1, True, True), "--stop_grad"),
+  Row("miniimagenet_first_order_5way_5shot", "miniImageNet, 5-way 5-shot, first order",
+      ("miniimagenet", 5, 5, True, True), "--stop_grad --update_batch_size=5"),
+)  # fmt: skip
+
+# Folder in pretrained/ -> what it is, the results file that says how long it was trained, the command.
+PRETRAINED = {
+  "sinusoid": (
+    "MAML on sine waves, 10 shots, 1 step of 0.001, 70,000 iterations",
+    None,
+    "python scripts/main.py --datasource=sinusoid --seed=0",
+  ),
+  "miniimagenet_1shot_published": (
+    "the authors' own weights ([cbfinn/maml](https://github.com/cbfinn/maml), MIT): MAML on miniImageNet, 5-way "
+    "1-shot, 5 steps of 0.01, 59,000 iterations",
+    None,
+    "python scripts/import_checkpoint.py model59000 pretrained/miniimagenet_1shot_published",
+  ),
+  "omniglot_5way": (
+    "MAML on Omniglot, 5-way 1-shot, 1 step of 0.4",
+    "omniglot_5way_1shot.json",
+    "python scripts/main.py --datasource=omniglot --jit_compile=True",
+  ),
+  "omniglot_fc_5way": (
+    "the same without convolutions",
+    "omniglot_fc_5way_1shot.json",
+    "python scripts/main.py --datasource=omniglot --conv=False --jit_compile=True",
+  ),
+  "omniglot_20way_sum": (
+    "MAML on Omniglot, 20-way 1-shot, 5 steps of 0.1, loss summed over classes",
+    "omniglot_20way_1shot_sum.json",
+    "python scripts/main.py --datasource=omniglot --num_classes=20",
+  ),
+  "omniglot_20way_mean": (
+    "the same with the mean loss",
+    "omniglot_20way_1shot_mean.json",
+    "python scripts/main.py --datasource=omniglot --num_classes=20 --loss_reduction=mean",
+  ),
+  "miniimagenet_1shot": (
+    "MAML on miniImageNet, 5-way 1-shot, 5 steps of 0.01",
+    "miniimagenet_5way_1shot.json",
+    "python scripts/main.py --datasource=miniimagenet",
+  ),
+}
+
+
+def images():
+  """The paper's table 1: published and measured test accuracy, by queries per class."""
+  lines = [
+    "| accuracy in % | published | queries as shots | 15 queries | test tasks | iterations | file, or command |",
+    "|---|---|---|---|---|---|---|",
+  ]
+  for row in ROWS:
+    lines += _image_lines(row)
+  return lines
+
+
+def _image_lines(row):
+  """A line for each number of test tasks; one that says so where there is none yet."""
+  accuracy, step = PUBLISHED_IMAGES[row.key]
+  digits = 1 if row.key[0] == "omniglot" else 2
+  start = f"| {row.label} | {100 * accuracy:.{digits}f} ± {PUBLISHED_CI95[row.key]:.{digits}f} |"
+  name = f"{row.name}.json"
+  if not (RESULTS / name).exists():
+    command = " ".join(filter(None, (f"main.py --datasource={row.key[0]}", row.flags)))
+    return [f"{start} not run yet | | | | `{command}` |"]
+  content = _read(name)
+  end = f"{_iterations(content)} | [{name}](results/{name}) |"
+  lines = []
+  for tasks, results in content["results"].items():
+    cells = [_accuracy(results.get(queries), step) for queries in (str(content["shots"]), "15")]
+    count = f"{int(tasks):,}" if tasks.isdigit() else tasks
+    lines.append(f"{start} {' | '.join(cells)} | {count} | {end}")
+  return lines or [f"{start} not evaluated yet | | | {end}"]
+
+
+def _accuracy(summary, step):
+  if summary is None:
+    return ""
+  return f"{100 * summary['mean'][step]:.2f} ± {100 * summary['ci95'][step]:.2f}"
+
+
+def _iterations(content):
+  reached, of = content["iterations"], content["of_iterations"]
+  if not of:
+    return "none here"  # an initialisation that was only evaluated
+  return f"{reached:,}" if reached >= of else f"{reached:,} of {of:,}"
+
+
+def pretrained():
+  """The initialisations in pretrained/: what they are, and how large."""
+  lines = ["| folder | what it is | made by | size |", "|---|---|---|---|"]
+  for folder in sorted(path.parent for path in (ROOT / "pretrained").glob("*/saved_model.pb")):
+    if folder.name not in PRETRAINED:
+      raise UserError(f"pretrained/{folder.name}: scripts/tables.py has no line for it in PRETRAINED")
+    what, result, command = PRETRAINED[folder.name]
+    what += f", {_iterations(_read(result))} iterations" if result else ""
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    lines.append(f"| `{folder.name}` | {what} | `{command}` | {size / 1e6:.1f} MB |")
+  return lines
+
+
 def benchmark():
   """Meta-iterations per second beside PyTorch's."""
   content = _read("benchmark_sinusoid.json")
@@ -45,7 +206,7 @@ def benchmark():
   return lines
 
 
-TABLES = {"sinusoid": sinusoid, "benchmark": benchmark}
+TABLES = {"sinusoid": sinusoid, "images": images, "pretrained": pretrained, "benchmark": benchmark}
 
 
 def _read(name):
@@ -58,8 +219,26 @@ def _read(name):
 def show(arguments):
   if arguments:
     raise UserError(f"expected no argument, got {' '.join(arguments)}")
-  for table in TABLES.values():
-    print("\n".join(table()), end="\n\n")
+  tables = [table() for table in TABLES.values()]
+  print("\n\n".join("\n".join(table) for table in tables))
+  for path in DOCUMENTS if FLAGS.update else ():
+    text = path.read_text(encoding="utf-8")
+    path.write_text(updated(text, tables), encoding="utf-8")
+
+
+def updated(text, tables):
+  """A document with each table in the place of the older one, which begins with the same line."""
+  for header, *rest in tables:
+    lines, new = text.split("\n"), []
+    while lines:
+      line = lines.pop(0)
+      new.append(line)
+      if line == header:
+        while lines and lines[0].startswith("|"):
+          lines.pop(0)
+        new += rest
+    text = "\n".join(new)
+  return text
 
 
 if __name__ == "__main__":

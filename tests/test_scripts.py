@@ -1,12 +1,15 @@
-"""figures.py and collect.py on run directories of a few iterations; benchmark.py on what this machine has."""
+"""figures.py, collect.py, checkpoint.py and tables.py on small runs; benchmark.py on what this machine has."""
 
+import importlib.util
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+import small_runs
 
 SCRIPTS = pathlib.Path(__file__).parents[1] / "scripts"
 
@@ -79,8 +82,165 @@ def test_collect_refuses_what_does_not_belong_together(runs, tmp_path):
   folders = [next(runs.glob(f"sinusoid.{method}.*")) for method in ("maml", "oracle")]
   one_line_error(script("collect.py", tmp_path / "x.json", *folders), "differ in method")
   one_line_error(script("collect.py", tmp_path / "x.json", tmp_path), tmp_path, "name run directories")
+  one_line_error(script("checkpoint.py", tmp_path), tmp_path, "name run directories")
   one_line_error(script("collect.py"), "expected the file to write")
   assert not (tmp_path / "x.json").exists()
+
+
+# Runs of images, made by hand: a training would take minutes ---------------------------------------------------------
+
+
+def image_run(root, seed=0, logged=700, checkpoint=500):
+  """A run directory as a killed training on Omniglot leaves it, which logged more than it kept."""
+  from maml_tf.experiments import run
+  from maml_tf.experiments.config import resolve
+
+  config = resolve("omniglot", seed=seed, logdir=str(root))
+  folder = run.run_directory(config).path
+  (folder / "checkpoints").mkdir(parents=True)
+  for iteration in (checkpoint - 250, checkpoint):
+    (folder / "checkpoints" / f"model{iteration}.npz").write_bytes(b"weights")
+  (folder / "config.json").write_text(json.dumps(config.to_dict()))
+  rows = [f"{i},{i / 1000},{i / 2000},0.5" for i in range(1, logged + 1)]
+  (folder / "metrics.csv").write_text("\n".join(["iteration,loss,query_accuracy/step_1,step_seconds", *rows, ""]))
+  steps = range(11)
+  header = ",".join(["iteration", *(f"accuracy/step_{k}" for k in steps)])
+  rows = [",".join(map(str, [i, *(k / 20 for k in steps)])) for i in (200, 400, 600)]
+  (folder / "validation.csv").write_text("\n".join([header, *rows, ""]))
+  return folder
+
+
+def evaluate(folder, name="evaluation", iteration=500, split="test", tasks=600, accuracy=0.9, **settings):
+  """Puts an evaluation into a run directory, as `main.py --train=False` does."""
+  config = json.loads((folder / "config.json").read_text()) | {"train": False, **settings}
+  summary = {"mean": [accuracy] * 11, "ci95": [0.01] * 11}
+  results = {queries: {"inner_lr": 0.4, "accuracy": summary, "loss": summary} for queries in ("1", "15")}
+  content = {
+    "split": split, "tasks": tasks, "results": results, "training": {"iteration": iteration}, "command": "test",
+    "commit": "abc", "wall_seconds": 1.0, "versions": {}, "hardware": {}, "config": config,
+  }  # fmt: skip
+  (folder / f"{name}.json").write_text(json.dumps(content))
+
+
+def collect_images(output, *folders):
+  done = script("collect.py", output, *folders)
+  assert done.returncode == 0, done.stderr
+  return json.loads(output.read_text())
+
+
+def test_an_unfinished_run_is_collected_up_to_its_checkpoint(tmp_path):
+  collected = collect_images(tmp_path / "omniglot.json", image_run(tmp_path))
+  (run,) = collected["runs"]
+  assert (collected["iterations"], collected["of_iterations"], collected["results"]) == (500, 60000, {})
+  assert collected["published"] == {"accuracy": 0.987, "step": 3}
+  assert run["train_command"] == "python scripts/main.py --datasource=omniglot"
+  assert run["seconds_of_steps"] == 250
+  curve = run["learning_curve"]
+  assert curve["validation"]["iteration"] == [200, 400] and curve["validation"]["accuracy/step_3"] == [0.15, 0.15]
+  assert len(curve["training"]["loss"]) == 100 and curve["training"]["iteration"][-1] == 500
+  assert curve["training"]["loss"][0] == pytest.approx(0.003)  # of iterations 1 to 5
+
+
+def test_evaluations_of_one_checkpoint_gather_in_the_file(tmp_path):
+  folder, output = image_run(tmp_path), tmp_path / "omniglot.json"
+  evaluate(folder, "results", split="validation", tasks=100)
+  evaluate(folder)
+  assert list(collect_images(output, folder)["results"]) == ["600"]
+  evaluate(folder, tasks=6000, accuracy=0.8)
+  collected = collect_images(output, folder)
+  assert list(collected["results"]) == ["600", "6000"]
+  assert collected["results"]["6000"]["15"]["mean"][3] == 0.8
+  evaluate(folder, tasks=60, update_batch_size=5, train_update_batch_size=1)
+  assert list(collect_images(output, folder)["results"]) == ["600", "6000"]
+  five = tmp_path / "five.json"
+  assert script("collect.py", "--shots=5", five, folder).returncode == 0
+  five = json.loads(five.read_text())
+  assert (list(five["results"]), five["shots"], five["published"]["accuracy"]) == (["60"], 5, 0.999)
+
+
+def test_evaluations_of_an_older_checkpoint_are_left_out(tmp_path):
+  folder, output = image_run(tmp_path), tmp_path / "omniglot.json"
+  evaluate(folder)
+  collect_images(output, folder)
+  (folder / "checkpoints" / "model600.npz").write_bytes(b"weights")
+  collected = collect_images(output, folder)
+  assert (collected["iterations"], collected["results"]) == (600, {})
+
+
+def test_image_runs_of_several_seeds_are_averaged(tmp_path):
+  folders = [image_run(tmp_path, seed) for seed in (0, 1)]
+  for folder, accuracy in zip(folders, (0.9, 0.8), strict=True):
+    evaluate(folder, accuracy=accuracy)
+  collected = collect_images(tmp_path / "omniglot.json", *folders)
+  np.testing.assert_allclose(collected["results"]["600"]["1"]["mean"], 0.85)
+  np.testing.assert_allclose(collected["results"]["600"]["1"]["ci95"], 0.01 / np.sqrt(2))
+  assert [run["seed"] for run in collected["runs"]] == [0, 1]
+
+
+def test_learning_curves_are_drawn_from_the_results_files(tmp_path):
+  collect_images(tmp_path / "omniglot_5way_1shot.json", image_run(tmp_path))
+  done = script("figures.py", "images", f"--results={tmp_path}", f"--output={tmp_path / 'figures'}")
+  assert done.returncode == 0, done.stderr
+  assert (tmp_path / "figures" / "image_learning_curves.png").read_bytes().startswith(b"\x89PNG")
+  one_line_error(script("figures.py", "images", f"--results={tmp_path / 'none'}"), "no results file of images", "none")
+
+
+def test_a_kept_checkpoint_continues_to_the_same_bits(tmp_path):
+  """The printed command, run as it is, in another place; the run it is compared with was never interrupted."""
+  from maml_tf.experiments import run
+  from maml_tf.experiments.config import resolve
+
+  settings = dict(metatrain_iterations=2200, meta_batch_size=2, eval_tasks=40, jit_compile=False, log=False, seed=3)
+  logs = tmp_path / "whole"
+  whole = pathlib.Path(run.run(resolve(**settings, logdir=str(logs)), say=lambda line: None)["directory"])
+  killed = pathlib.Path(shutil.copytree(whole, tmp_path / "killed" / whole.name))
+  (killed / "checkpoints" / "model2200.npz").unlink()
+  done = script("checkpoint.py", f"--output={tmp_path / 'kept'}", killed)
+  assert done.returncode == 0, done.stderr
+  assert "iteration 2000" in done.stdout
+  command = done.stdout.splitlines()[-1].replace("python scripts/main.py", f"{sys.executable} {SCRIPTS / 'main.py'}")
+  again = subprocess.run(["bash", "-ec", command], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+  assert again.returncode == 0 and "resuming from iteration 2000" in again.stdout, again.stderr
+  left, right = (
+    small_runs.arrays(f / "checkpoints" / "model2200.npz") for f in (whole, tmp_path / "logs" / whole.name)
+  )
+  assert len(left) > 10
+  assert all(left[name].tobytes() == right[name].tobytes() for name in left if name != "__metadata__")
+  assert small_runs.rows(whole / "metrics.csv") == small_runs.rows(tmp_path / "logs" / whole.name / "metrics.csv")
+
+
+def test_the_shortest_command_line_is_the_published_one(monkeypatch):
+  from maml_tf.experiments.config import resolve
+
+  train_command = load("checkpoint", monkeypatch).train_command
+  assert (
+    train_command(resolve("omniglot", data_dir="/x", logdir="/y")) == "python scripts/main.py --datasource=omniglot"
+  )
+  twenty = resolve("omniglot", num_classes=20, loss_reduction="mean", seed=1)
+  expected = "python scripts/main.py --datasource=omniglot --num_classes=20 --seed=1 --loss_reduction=mean"
+  assert train_command(twenty) == expected
+  five = "python scripts/main.py --datasource=miniimagenet --update_batch_size=5"
+  assert train_command(resolve("miniimagenet", update_batch_size=5)) == five
+  assert train_command(resolve(baseline="oracle")) == "python scripts/main.py --datasource=sinusoid --baseline=oracle"
+
+
+def test_tables_replace_the_older_ones_in_a_document(monkeypatch):
+  updated = load("tables", monkeypatch).updated
+  text = "words\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\nmore\n\n| c |\n|---|\n"
+  new = updated(text, [["| a | b |", "|---|---|", "| 3 | 4 |", "| 5 | 6 |"], ["| not there |"]])
+  assert new == text.replace("| 1 | 2 |", "| 3 | 4 |\n| 5 | 6 |")
+
+
+def load(name, monkeypatch):
+  """A script as a module; its flags are taken back, so that another one can be loaded."""
+  from absl import flags
+
+  monkeypatch.syspath_prepend(str(SCRIPTS))
+  monkeypatch.setattr(flags, "FLAGS", flags.FlagValues())
+  spec = importlib.util.spec_from_file_location(f"{name}_script", SCRIPTS / f"{name}.py")
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
 
 
 def test_benchmark_measures_or_names_what_to_install(tmp_path):

@@ -1,4 +1,4 @@
-"""Plots of image runs: accuracy against gradient steps, and an episode with what is predicted of it."""
+"""Plots of image runs: accuracy against steps, an episode with what is predicted of it, learning curves."""
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -34,6 +34,29 @@ def accuracy_against_steps(results, title, chance, published=None):
   axis.set_ylim(0, 101)
   axis.grid(alpha=0.25)
   axis.legend(fontsize=8, loc="lower right")
+  return figure
+
+
+def learning_curves(panels):
+  """Validation accuracy against meta-iterations, a panel for each task of the paper.
+
+  Args:
+    panels: dict of title -> {"curves": label -> (iterations, accuracies), "published": accuracy or None,
+      "iterations": of a whole training}.
+  """
+  figure = Figure(figsize=(4.2 * len(panels), 3.6), layout="constrained")
+  for axis, (title, panel) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+    for label, (iterations, accuracies) in panel["curves"].items():
+      axis.plot(iterations, 100 * np.array(accuracies), label=label)
+    if panel["published"] is not None:
+      published = 100 * panel["published"]
+      axis.axhline(published, color="black", linestyle="--", linewidth=1, label=f"published, test: {published:.1f}")
+    axis.set_title(title, fontsize=10)
+    axis.set_xlim(0, panel["iterations"])
+    axis.set_xlabel("meta-iterations")
+    axis.grid(alpha=0.25)
+    axis.legend(fontsize=8, loc="lower right")
+  figure.axes[0].set_ylabel("accuracy on validation tasks in %")
   return figure
 
 
