@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import logging
 import pathlib
 import sys
 
@@ -57,9 +58,10 @@ def load(data_dir, cache_dir):
     raise UserError(locate.missing_omniglot(data_dir))
   kind, folder = found
   source = _from_tfds(folder) if kind == "tfds" else _from_folders(folder)
+  if source.sizes is not None:  # before any is decoded, where it is known
+    _check_number(folder, source.sizes)
   bank = image_bank.load(source, cache_dir, SIZE, channels=1, expected_size=PER_CLASS)
-  if len(bank.names) != NUM_CLASSES:
-    raise UserError(f"{folder}: {len(bank.names)} characters, Omniglot has {NUM_CLASSES}; unpack it anew")
+  _check_number(folder, bank.names)
   return bank
 
 
@@ -86,6 +88,11 @@ def split(bank, name):
     else:
       of["val" if evaluation.index(alphabet) < 5 else "test"].append(character)
   return tuple(of[part] for part in locate.SPLITS)
+
+
+def _check_number(folder, characters):
+  if len(characters) != NUM_CLASSES:
+    raise UserError(f"{folder}: {len(characters)} characters, Omniglot has {NUM_CLASSES}; unpack it anew")
 
 
 def _from_folders(folder):
@@ -132,16 +139,15 @@ def _damaged(folder, error):
 
 @contextlib.contextmanager
 def _quiet_tfds():
-  """TFDS without its progress bars, its bold lines on stdout and its warnings."""
+  """TFDS without its progress bars, its bold lines on stdout, and a warning for each attempt to connect."""
   import tensorflow_datasets as tfds
-  from absl import logging
 
-  verbosity = logging.get_verbosity()
-  logging.set_verbosity(logging.ERROR)
+  disabled = logging.root.manager.disable
+  logging.disable(logging.WARNING)
   tfds.disable_progress_bar()
   try:
     with contextlib.redirect_stdout(io.StringIO()):
       yield tfds
   finally:
     tfds.enable_progress_bar()
-    logging.set_verbosity(verbosity)
+    logging.disable(disabled)
