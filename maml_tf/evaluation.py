@@ -3,14 +3,14 @@
 import numpy as np
 import tensorflow as tf
 
-from maml_tf import randomness
+from maml_tf import maml, randomness
 
 # Tasks are drawn in blocks of this size, each from a seed of its own, whatever the number of tasks or the memory: so
 # the first 600 of 6,000 test tasks are the 600 test tasks.
 BLOCK = 20
 
 
-def evaluate_blocks(evaluate_batch, tasks, seed, num_tasks):
+def evaluate_blocks(evaluate_batch, tasks, seed, num_tasks, task_chunk=None):
   """Evaluates on `num_tasks` tasks, holding one block of them in memory at a time.
 
   Args:
@@ -18,10 +18,12 @@ def evaluate_blocks(evaluate_batch, tasks, seed, num_tasks):
     tasks: `TaskDistribution`.
     seed: int32 tensor [2].
     num_tasks: Python integer or scalar tensor.
+    task_chunk: tasks that are computed at a time, at most; None: a block. The tasks are the same ones.
 
   Returns:
     Dict of name -> [S + 1, num_tasks].
   """
+  evaluate_batch = _in_chunks(evaluate_batch, task_chunk)
 
   def block(index):
     return evaluate_batch(tasks.sample(randomness.fold(seed, index), BLOCK))
@@ -34,12 +36,29 @@ def evaluate_blocks(evaluate_batch, tasks, seed, num_tasks):
     fn_output_signature=signature,
     parallel_iterations=1,
   )
+  return {name: _join(values)[:, :num_tasks] for name, values in blocks.items()}
 
-  def join(values):  # [blocks, S + 1, BLOCK] -> [S + 1, num_tasks]
-    values = tf.transpose(values, [1, 0, 2])
-    return tf.reshape(values, [tf.shape(values)[0], -1])[:, :num_tasks]
 
-  return {name: join(values) for name, values in blocks.items()}
+def _in_chunks(evaluate_batch, task_chunk):
+  """`evaluate_batch` on a block, the largest divisor of the block up to `task_chunk` at a time, in a loop."""
+  if task_chunk is None or task_chunk >= BLOCK:
+    return evaluate_batch
+  size = max(n for n in range(1, task_chunk + 1) if BLOCK % n == 0)
+
+  def evaluate(batch):
+    chunk = tf.function(lambda first: evaluate_batch(maml.tasks_of(batch, first, size)))
+    chunk = chunk.get_concrete_function(tf.TensorSpec([], tf.int32))
+    signature = tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape, t.dtype), chunk.structured_outputs)
+    parts = tf.map_fn(chunk, tf.range(0, BLOCK, size), fn_output_signature=signature, parallel_iterations=1)
+    return {name: _join(values) for name, values in parts.items()}
+
+  return evaluate
+
+
+def _join(values):
+  """[parts, S + 1, tasks] -> [S + 1, parts * tasks]."""
+  values = tf.transpose(values, [1, 0, 2])
+  return tf.reshape(values, [tf.shape(values)[0], -1])
 
 
 def summarise(values):

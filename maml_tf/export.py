@@ -54,7 +54,7 @@ class AdaptationModule(tf.Module):
 
     @tf.function
     def predict(weights, x):
-      return model.apply(weights, x)
+      return algorithm.predict(weights, x)
 
     @tf.function
     def adapt_and_predict(support_x, support_y, query_x, num_updates):
@@ -70,8 +70,10 @@ class AdaptationModule(tf.Module):
     if len(plain) < len(weights):  # learned step sizes are part of initialization(), which predict takes as well
       predict.get_concrete_function({n: tf.TensorSpec(w.shape, w.dtype) for n, w in weights.items()}, x)
     for y, steps in itertools.product(y_specs, step_specs):
-      adapt.get_concrete_function(x, y, steps)
+      adapted = adapt.get_concrete_function(x, y, steps).structured_outputs
       adapt_and_predict.get_concrete_function(x, y, x, steps)
+    if adapted.keys() not in (plain.keys(), weights.keys()):  # what adapts may add the statistics of its support set
+      predict.get_concrete_function({n: tf.TensorSpec(w.shape, w.dtype) for n, w in adapted.items()}, x)
     self.initialization, self.adapt = initialization, adapt
     self.predict, self.adapt_and_predict = predict, adapt_and_predict
     self.metadata_json = metadata_json
@@ -106,12 +108,14 @@ def save(learner, state, path):
     shutil.rmtree(temporary, ignore_errors=True)
 
 
-def load_initialization(path, expected_shapes=None):
+def load_initialization(path, expected_shapes=None, optional_shapes=None):
   """Reads the initialisation of a SavedModel that `save` wrote.
 
   Args:
     path: its folder.
-    expected_shapes: dict of name -> shape that it has to match; None: anything goes.
+    expected_shapes: dict of name -> shape that the model's weights have to match; None: anything goes.
+    optional_shapes: likewise of what an algorithm keeps beside them (learned step sizes, running statistics): returned
+      where it is there; what is not named is left out.
 
   Returns:
     (dict of name -> tensor, metadata dict).
@@ -135,9 +139,11 @@ def load_initialization(path, expected_shapes=None):
       f"{FORMAT_VERSION}; install a newer maml_tf"
     )
   if expected_shapes is not None:
-    found = {n: tuple(weights[n].shape) for n in metadata["model_weights"]}  # without learned step sizes
+    found = {n: tuple(weights[n].shape) for n in metadata["model_weights"]}
     _check_shapes(path, found, expected_shapes)
-    weights = {name: weights[name] for name in expected_shapes}
+    optional = {n: shape for n, shape in (optional_shapes or {}).items() if n in weights}
+    _check_shapes(path, {n: tuple(weights[n].shape) for n in optional}, optional)
+    weights = {name: weights[name] for name in (*expected_shapes, *optional)}
   return weights, metadata
 
 

@@ -14,6 +14,8 @@ BASELINES = ("None", "pretrain", "oracle", "random")
 NORMS = ("None", "batch_norm", "layer_norm")
 SPLITS = ("published", "alphabets")
 LOSS_REDUCTIONS = ("mean", "per_class_sum")
+LEARNERS = ("maml", "anil", "metasgd", "reptile")
+BN_MODES = ("transductive", "support", "running")
 _COUNT_LIMIT = 2**31  # iterations and sizes are int32 tensors
 _RATE_LIMIT = 3.4e38  # and rates float32
 
@@ -65,6 +67,17 @@ class Config:
   loss_reduction: str = _setting(
     f"how examples make a loss: {', '.join(LOSS_REDUCTIONS)} (their sum over the shots); images only"
   )
+  learner: str = _setting(
+    f"algorithm: {', '.join(LEARNERS)} (anil adapts the last layer only, metasgd learns a step size for each weight, "
+    "reptile moves towards the adapted weights)"
+  )
+  bn_mode: str = _setting(
+    "whose statistics batch normalisation uses for query examples: transductive (their own), support (the support "
+    "set's), running (averages over training)"
+  )
+  task_chunk: int = _setting("tasks computed at a time, to save memory; 0: all of them")
+  checkpoint_inner_steps: bool = _setting("recompute inner steps in the backward pass, to save memory")
+  mixed_precision: bool = _setting("compute in bfloat16, where the hardware has it; weights stay in float32")
   init_from: str | None = _setting("SavedModel to start training from, or to evaluate")
   export: bool = _setting("write the SavedModel of the result into the run directory")
   eval_tasks: int = _setting("tasks in the evaluation")
@@ -94,6 +107,11 @@ class Config:
   def pretrains_first(self):
     """Whether meta-training starts from weights that are pretrained first (both iteration counts given)."""
     return self.method == "maml" and self.pretrain_iterations > 0
+
+  @property
+  def trained_with(self):
+    """What a run directory and a table call it: the learner, or the baseline."""
+    return self.learner if self.method == "maml" else self.method
 
   @property
   def has_images(self):
@@ -193,6 +211,9 @@ def training_settings(config, init_fingerprint=None, data_fingerprint=None):
   if config.has_images:
     names = ("num_classes", "num_filters", "conv", "max_pool", "loss_reduction", "split")
     settings |= {name: getattr(config, name) for name in names}
+  # These came later: where they are as before, a run keeps the name that it had.
+  before = {"learner": "maml", "bn_mode": "transductive", "mixed_precision": False}
+  settings |= {name: getattr(config, name) for name, value in before.items() if getattr(config, name) != value}
   if data_fingerprint is not None:
     settings["data"] = data_fingerprint
   if config.pretrains_first:
@@ -204,7 +225,7 @@ def training_settings(config, init_fingerprint=None, data_fingerprint=None):
 
 def readable_name(config):
   """The readable part of a run directory's name, in the manner of the published code's."""
-  parts = [config.datasource, config.method]
+  parts = [config.datasource, config.trained_with]
   parts += [f"cls_{config.num_classes}"] if config.has_images else []
   parts += [f"mbs_{config.meta_batch_size}", f"ubs_{config.training_shots}"]
   if config.method == "maml":
@@ -254,7 +275,10 @@ def _check(config):
   require("norm", config.norm in NORMS, f"one of {', '.join(NORMS)}")
   require("split", config.split in SPLITS, f"one of {', '.join(SPLITS)}")
   require("loss_reduction", config.loss_reduction in LOSS_REDUCTIONS, f"one of {', '.join(LOSS_REDUCTIONS)}")
+  require("learner", config.learner in LEARNERS, f"one of {', '.join(LEARNERS)}")
+  require("bn_mode", config.bn_mode in BN_MODES, f"one of {', '.join(BN_MODES)}")
   _check_combinations(config, require)
+  _check_learner(config, require)
   _check_domain(config, require)
 
 
@@ -262,7 +286,7 @@ def _check_numbers(config, require):
   for name in ("num_classes", "meta_batch_size", "update_batch_size", "num_updates", "num_filters",
                "eval_tasks", "eval_queries"):  # fmt: skip
     require(name, getattr(config, name) >= 1, "a whole number of at least 1")
-  for name in ("pretrain_iterations", "metatrain_iterations", "eval_updates", "seed"):
+  for name in ("pretrain_iterations", "metatrain_iterations", "eval_updates", "task_chunk", "seed"):
     require(name, getattr(config, name) >= 0, "a whole number of at least 0")
   require("seed", config.seed < 2**62, "a number below 2**62")
   for field in dataclasses.fields(config):
@@ -301,6 +325,32 @@ def _check_combinations(config, require):
     "metatrain_iterations",
     not nothing,
     "at least 1 (or --pretrain_iterations above 0, or --train=False)",
+  )
+
+
+def _check_learner(config, require):
+  """Refuses settings that the learner or the normalisation makes meaningless."""
+  require(
+    "learner", config.learner == "maml" or config.method == "maml", "maml with a baseline: that is trained instead"
+  )
+  reptile = config.learner == "reptile"
+  require(
+    "stop_grad", not (reptile and config.stop_grad), "False with --learner=reptile, which is first order by nature"
+  )
+  require(
+    "checkpoint_inner_steps",
+    not (config.checkpoint_inner_steps and (reptile or config.method != "maml")),
+    "False: only --learner=maml, anil and metasgd go backward through inner steps",
+  )
+  if config.bn_mode != "transductive":
+    require("bn_mode", config.norm == "batch_norm", "transductive, or --norm=batch_norm with it")
+  if config.bn_mode == "running":
+    require("bn_mode", config.method == "maml", "transductive or support with a baseline, which keeps no averages")
+  chunks = config.task_chunk
+  require(
+    "task_chunk",
+    not config.train or chunks == 0 or config.meta_batch_size % chunks == 0,
+    f"0 or a number that divides --meta_batch_size={config.meta_batch_size}",
   )
 
 

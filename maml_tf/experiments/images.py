@@ -5,9 +5,10 @@ import pathlib
 
 import tensorflow as tf
 
-from maml_tf import MAML, evaluation, models, randomness, tasks
+from maml_tf import evaluation, models, randomness, tasks
 from maml_tf.datasets import image_folder, locate, miniimagenet, omniglot
 from maml_tf.experiments import image_plots, plots
+from maml_tf.experiments.algorithms import make_algorithm
 from maml_tf.experiments.presets import PUBLISHED_IMAGES
 from maml_tf.training import optimizers
 from maml_tf.training.learner import SupervisedLearner
@@ -54,7 +55,7 @@ class ImageExperiment:
     """The learner that the config names; `inner_lr` overrides the step size. It has tasks only where it trains."""
     config = self.config
     return SupervisedLearner(
-      self._maml(config.training_lr if inner_lr is None else inner_lr),
+      self.algorithm(config.training_lr if inner_lr is None else inner_lr),
       train_tasks=self._training_tasks() if self._trains else None,
       eval_tasks=self._validation_tasks() if config.train else None,
       meta_batch_size=config.meta_batch_size,
@@ -62,7 +63,12 @@ class ImageExperiment:
       eval_updates=config.eval_updates,
       initial_weights=initial_weights,
       metadata={"config": config.to_dict()},
+      task_chunk=config.task_chunk or None,
     )
+
+  def algorithm(self, inner_lr):
+    """MAML or a relative with that step size."""
+    return make_algorithm(self.config, self.model, "crossentropy", inner_lr)
 
   def schedule(self):
     """How often to log, validate and keep: a validation costs as much as tens of iterations, a checkpoint nothing."""
@@ -144,29 +150,20 @@ class ImageExperiment:
     episodes = self._episodes(part, shots, min(shown_queries, self._images_left(part, shots)))
     # A seed of the figure, not of the run: figures of different runs show the same classes.
     batch = episodes.sample(randomness.fold(randomness.make_seed(0), "figure"), 1)
-    maml = self._maml(config.update_lr)
-    adapted = maml.adapt_final(weights, batch.support_x, batch.support_y, config.eval_updates)
+    algorithm = self.algorithm(config.update_lr)
+    before, after = (
+      algorithm.adapt_final(weights, batch.support_x, batch.support_y, steps) for steps in (0, config.eval_updates)
+    )
     arrays = {name: getattr(batch, name)[0].numpy() for name in ("support_x", "support_y", "query_x", "query_y")}
     predicted = {
-      name: tf.argmax(self.model.apply(w, batch.query_x), axis=-1)[0].numpy()
-      for name, w in (("before", weights), ("after", adapted))
+      name: tf.argmax(algorithm.predict(w, batch.query_x), axis=-1)[0].numpy()
+      for name, w in (("before", before), ("after", after))
     }
     return arrays | predicted | {"steps": config.eval_updates}
 
   @property
   def _trains(self):
     return self.config.train and self.config.method != "random"
-
-  def _maml(self, inner_lr):
-    config = self.config
-    return MAML(
-      self.model,
-      loss="crossentropy",
-      inner_lr=inner_lr,
-      num_updates=config.num_updates,
-      first_order=config.stop_grad,
-      loss_reduction=config.loss_reduction,
-    )
 
   def _training_tasks(self):
     """Published: as many queries as shots for Omniglot (cbfinn/maml, main.py), 15 for miniImageNet."""
@@ -216,12 +213,16 @@ class ImageExperiment:
   def _measure(self, weights, episodes, seed):
     """{"loss": [S + 1, tasks], "accuracy": likewise} with the step size of the evaluation."""
     config = self.config
-    maml = self._maml(config.update_lr)
+    algorithm = self.algorithm(config.update_lr)
 
     @tf.function
     def evaluate(weights):
       return evaluation.evaluate_blocks(
-        lambda batch: maml.evaluate(weights, batch, config.eval_updates), episodes, seed, config.eval_tasks
+        lambda batch: algorithm.evaluate(weights, batch, config.eval_updates),
+        episodes,
+        seed,
+        config.eval_tasks,
+        config.task_chunk or None,
       )
 
     return evaluate(weights)
@@ -230,13 +231,14 @@ class ImageExperiment:
     config = self.config
     split = "test" if config.test_set else "validation"
     ways = f"{config.num_classes}-way {config.update_batch_size}-shot"
-    return f"{config.datasource} {ways}, {config.method}, alpha {config.update_lr:g}, {config.eval_tasks} {split} tasks"
+    learner = f"{config.trained_with}, alpha {config.update_lr:g}"
+    return f"{config.datasource} {ways}, {learner}, {config.eval_tasks} {split} tasks"
 
   def _published(self):
     """(accuracy, step) of the paper's cell, or None."""
     config = self.config
     key = (config.datasource, config.num_classes, config.update_batch_size, config.conv, config.stop_grad)
-    return PUBLISHED_IMAGES.get(key) if config.method == "maml" else None
+    return PUBLISHED_IMAGES.get(key) if config.trained_with == "maml" else None
 
   def _published_lines(self, steps):
     if self._published() is None:

@@ -29,6 +29,9 @@ RESULTS_FORMAT_VERSION = 1
 class Experiment(Protocol):
   """What `run` knows of a domain. An experiment is made from a `Config` and has its model as `model`."""
 
+  def algorithm(self, inner_lr):
+    """What the config trains, with that step size."""
+
   def load_data(self):
     """Loads what training and evaluation need, so that bad data is refused before the run directory is touched."""
 
@@ -148,10 +151,21 @@ def _initial_weights(config, experiment):
   """(weights of --init_from or None, a hash of them or None)."""
   if config.init_from is None:
     return None, None
+  shapes, fresh = experiment.model.weight_shapes, experiment.algorithm(config.update_lr or 0.0).initial_weights(0)
+  extra = {name: value for name, value in fresh.items() if name not in shapes}
   try:
-    weights, _ = export.load_initialization(config.init_from, experiment.model.weight_shapes)
+    weights, _ = export.load_initialization(
+      config.init_from, shapes, {name: tuple(value.shape) for name, value in extra.items()}
+    )
   except UserError as error:
     raise UserError(f"--init_from={error}") from error
+  missing = [name for name in extra if name not in weights]
+  if missing and not config.train:
+    raise UserError(
+      f"--init_from={config.init_from}: it has no {missing[0]}, which --learner={config.learner} with "
+      f"--bn_mode={config.bn_mode} evaluates with; it was trained with other settings: name those"
+    )
+  weights |= {name: extra[name] for name in missing}
   digest = hashlib.sha256()
   for name, value in weights.items():
     digest.update(name.encode() + value.numpy().tobytes())
@@ -162,7 +176,7 @@ def _settings_of_results(config):
   return {
     "format_version": RESULTS_FORMAT_VERSION,
     "datasource": config.datasource,
-    "method": config.method,
+    "method": config.trained_with,
     "seed": config.seed,
     "split": "test" if config.test_set else "validation",
     "tasks": config.eval_tasks,
@@ -203,7 +217,7 @@ def _refuse_shorter(config, directory):
 def _train(config, experiment, learner, directory, say):
   if config.method == "random":
     return learner.initial_state(config.seed), {"iteration": 0}
-  say(f"training {config.method} for {config.iterations} iterations in {directory.path}")
+  say(f"training {config.trained_with} for {config.iterations} iterations in {directory.path}")
   trainer = Trainer(
     learner,
     directory,
@@ -229,7 +243,7 @@ def _load(config, experiment, learner, directory, say):
   if loaded is None:
     _require_checkpoint(directory)
   state, metadata = loaded
-  say(f"evaluating {config.method} after {metadata['iteration']} iterations, from {folder.folder}")
+  say(f"evaluating {config.trained_with} after {metadata['iteration']} iterations, from {folder.folder}")
   return state, {"iteration": metadata["iteration"]}
 
 

@@ -2,9 +2,10 @@
 
 import tensorflow as tf
 
-from maml_tf import MAML, evaluation, models, randomness, tasks
+from maml_tf import evaluation, models, randomness, tasks
 from maml_tf.baselines import Pretraining, best_step_size
 from maml_tf.experiments import plots, sinusoid_plots
+from maml_tf.experiments.algorithms import make_algorithm
 from maml_tf.experiments.presets import PUBLISHED_SINUSOID
 from maml_tf.training import optimizers
 from maml_tf.training.learner import SupervisedLearner
@@ -36,16 +37,8 @@ class SinusoidExperiment:
   def learner(self, initial_weights=None, inner_lr=None):
     """The learner that the config names; `inner_lr` overrides the step size (tuned, for a baseline)."""
     config = self.config
-    algorithm = MAML if config.method == "maml" else Pretraining
-    rate = self._step_size() if inner_lr is None else inner_lr
     return SupervisedLearner(
-      algorithm(
-        self.model,
-        loss="mse",
-        inner_lr=rate,
-        num_updates=config.num_updates,
-        first_order=config.stop_grad,
-      ),
+      self.algorithm(self._step_size() if inner_lr is None else inner_lr),
       train_tasks=self._tasks(config.training_shots, config.training_shots),
       eval_tasks=self._tasks(config.update_batch_size, config.eval_queries),
       meta_batch_size=config.meta_batch_size,
@@ -53,7 +46,14 @@ class SinusoidExperiment:
       eval_updates=config.eval_updates,
       initial_weights=initial_weights,
       metadata={"config": config.to_dict()},
+      task_chunk=config.task_chunk or None,
     )
+
+  def algorithm(self, inner_lr):
+    """MAML or a relative with that step size; a baseline, where the config names one."""
+    if self.config.method == "maml":
+      return make_algorithm(self.config, self.model, "mse", inner_lr)
+    return Pretraining(self.model, "mse", inner_lr, bn_mode=self.config.bn_mode)
 
   def schedule(self):
     """How often to log, validate and keep: an iteration takes half a millisecond, a validation two hundred."""
@@ -97,7 +97,7 @@ class SinusoidExperiment:
     return plots.save_all(
       {
         "fits": sinusoid_plots.fits_on_held_out(self, weights, rate),
-        "mse": sinusoid_plots.mse_against_steps({self.config.method: results}),
+        "mse": sinusoid_plots.mse_against_steps({self.config.trained_with: results}),
       },
       directory,
     )
@@ -108,7 +108,7 @@ class SinusoidExperiment:
     steps = sorted({step for step in (0, 1, 5, 10, config.eval_updates) if step <= config.eval_updates})
     header = "".join(f"{f'{step} steps' if step != 1 else '1 step':>15}" for step in steps)
     lines = [
-      f"Mean squared error, {config.method}, {config.eval_tasks} {'test' if config.test_set else 'validation'} "
+      f"Mean squared error, {config.trained_with}, {config.eval_tasks} {'test' if config.test_set else 'validation'} "
       f"tasks, {config.eval_queries} query points each, 95 % intervals",
       f"{'':24}{header}",
     ]
@@ -117,7 +117,7 @@ class SinusoidExperiment:
       cells = "".join(f"{f'{mean[step]:.2f} ± {ci95[step]:.2f}':>15}" for step in steps)
       label = f"{shots:>2} shots, alpha {result['inner_lr']:g}"
       lines.append(f"{label:24}{cells}")
-      published = PUBLISHED_SINUSOID.get(config.method, {}) if shots == "5" else {}
+      published = PUBLISHED_SINUSOID.get(config.trained_with, {}) if shots == "5" else {}
       if published:
         cells = "".join(f"{f'{published[s]:.2f}       ' if s in published else '':>15}" for s in steps)
         lines.append(f"{'   published (table 2)':24}{cells}".rstrip())
@@ -145,13 +145,13 @@ class SinusoidExperiment:
     grid = tf.reshape(tf.cast(grid, tf.float32), [1, -1, 1])
     support = distribution.sample(seed, 1)
     query = distribution.batch(amplitude, phase, grid, grid)
-    maml = MAML(self.model, loss="mse", inner_lr=inner_lr)
-    adapted = maml.adapt(weights, support.support_x, support.support_y, max(steps))
+    algorithm = self.algorithm(inner_lr)
+    adapted = algorithm.adapt(weights, support.support_x, support.support_y, max(steps))
     return {
       "support_x": support.support_x[0, :, 0].numpy(),
       "support_y": support.support_y[0, :, 0].numpy(),
       "truth": query.query_y[0, :, 0].numpy(),
-      "fits": {s: self.model.apply(adapted[s], query.query_x)[0, :, 0].numpy() for s in steps},
+      "fits": {s: algorithm.predict(adapted[s], query.query_x)[0, :, 0].numpy() for s in steps},
     }
 
   def _tasks(self, num_support, num_query, half=None):
@@ -163,12 +163,13 @@ class SinusoidExperiment:
 
     @tf.function
     def evaluate(rate, seed):
-      maml = MAML(self.model, loss="mse", inner_lr=rate)
+      algorithm = self.algorithm(rate)
       return evaluation.evaluate_blocks(
-        lambda batch: maml.evaluate(weights, batch, config.eval_updates),
+        lambda batch: algorithm.evaluate(weights, batch, config.eval_updates),
         self._tasks(shots, config.eval_queries),
         seed,
         config.eval_tasks,
+        config.task_chunk or None,
       )["loss"]
 
     root = randomness.make_seed(config.seed)

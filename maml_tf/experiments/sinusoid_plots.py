@@ -13,6 +13,9 @@ METHOD_STYLES = {  # in the paper's order, from worst to best
   "random": ("tab:gray", "random initialisation"),
   "pretrain": ("tab:red", "pretrained"),
   "maml": ("tab:blue", "MAML"),
+  "anil": ("tab:green", "ANIL"),
+  "metasgd": ("tab:purple", "Meta-SGD"),
+  "reptile": ("tab:orange", "Reptile"),
   "oracle": ("black", "oracle"),
 }
 

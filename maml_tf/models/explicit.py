@@ -49,6 +49,12 @@ class ExplicitModel(keras.Model):
     """Names of the weights that the inner loop changes, in layer order."""
     return [name for name, spec in self._specs.items() if spec.adapted]
 
+  @property
+  def head_names(self):
+    """Names of the last layer's weights: the linear classifier, or what a regression ends with."""
+    layer = self.adapted_names[-1].rpartition("/")[0]
+    return [name for name in self.adapted_names if name.rpartition("/")[0] == layer]
+
   def initial_weights(self, seed=0):
     """Fresh weights of a Python integer seed, in `keras.config.floatx()`; seed=None: the model's current values.
 
@@ -108,8 +114,12 @@ class ExplicitModel(keras.Model):
 
     def normalise(name, x, beta):
       given = statistics and (statistics[f"{name}/mean"], statistics[f"{name}/variance"])
-      x, (used[f"{name}/mean"], used[f"{name}/variance"]) = layers.batch_norm(x, beta, given)
-      return x
+      # Half precision has too few digits for a variance.
+      wide = tf.float32 if x.dtype.size < 4 else x.dtype
+      out, (used[f"{name}/mean"], used[f"{name}/variance"]) = layers.batch_norm(
+        tf.cast(x, wide), tf.cast(beta, wide), given
+      )
+      return tf.cast(out, x.dtype)
 
     outputs = self.forward(weights, x if has_tasks else x[tf.newaxis], normalise)
     if has_tasks:

@@ -45,6 +45,8 @@ class SupervisedLearner:
     eval_updates: inner steps in `evaluate`.
     initial_weights: dict of weights to start from in place of a fresh initialisation.
     metadata: dict that travels in the exported artefact.
+    task_chunk: tasks that are computed at a time, for memory, in training and in evaluation; None: all of them. It
+      divides `meta_batch_size`.
   """
 
   def __init__(
@@ -57,6 +59,7 @@ class SupervisedLearner:
     eval_updates=10,
     initial_weights=None,
     metadata=None,
+    task_chunk=None,
   ):
     self.algorithm = algorithm
     self.train_tasks = train_tasks
@@ -65,6 +68,7 @@ class SupervisedLearner:
     self.optimizer = optimizers.Adam() if optimizer is None else optimizer
     self.eval_updates = eval_updates
     self.metadata = metadata or {}
+    self.task_chunk = task_chunk
     self._initial_weights = initial_weights
 
   @property
@@ -79,8 +83,9 @@ class SupervisedLearner:
 
   def train_step(self, state, seed):
     batch = self.train_tasks.sample(seed, self.meta_batch_size)
-    loss, gradients, metrics = maml.meta_gradients(self.algorithm.meta_loss, state["weights"], batch)
+    loss, gradients, metrics = maml.meta_gradients(self.algorithm.meta_loss, state["weights"], batch, self.task_chunk)
     weights, optimizer = self.optimizer.update(gradients, state["optimizer"], state["weights"])
+    weights, metrics = maml.move_statistics(weights, metrics)
     norm = tf.linalg.global_norm(list(gradients.values()))
     return {"weights": weights, "optimizer": optimizer}, {
       "loss": loss,
@@ -94,6 +99,7 @@ class SupervisedLearner:
       self.eval_tasks,
       seed,
       num_tasks,
+      self.task_chunk,
     )
 
   def export_module(self, state):
