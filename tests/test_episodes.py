@@ -72,6 +72,15 @@ def test_same_seed_same_tasks_in_a_graph_and_compiled():
   assert not np.allclose(eager.query_x, other.query_x)
 
 
+def test_a_seed_means_the_same_tasks_for_ever():
+  """Golden: results that name a seed are about these tasks."""
+  batch = Episodes(make_bank(), ways=3, shots=1, queries=2).sample(SEED, 2)
+  (support_class, support_number), (_, query_number) = read_back(batch.support_x), read_back(batch.query_x)
+  assert support_class.tolist() == [[0, 4, 5], [4, 3, 2]]
+  assert support_number.tolist() == [[4, 3, 2], [0, 7, 1]]
+  assert query_number.tolist() == [[5, 0, 0, 4, 7, 5], [2, 3, 1, 3, 6, 4]]
+
+
 def test_rotations_turn_whole_classes_by_quarter_turns():
   bank = make_bank(height=5, width=5)
   plain = Episodes(bank, 3, 2, 2).sample(SEED, 60)
