@@ -78,7 +78,8 @@ def read_run(folder, shots):
 def published(config, shots):
   """The paper's accuracy and the step after which it is read, or None."""
   key = (config.datasource, config.num_classes, shots, config.conv, config.stop_grad)
-  if config.method != "maml" or key not in PUBLISHED_IMAGES:
+  relative = getattr(config, "learner", "maml") != "maml"
+  if config.method != "maml" or relative or key not in PUBLISHED_IMAGES:
     return None
   accuracy, step = PUBLISHED_IMAGES[key]
   return {"accuracy": accuracy, "step": step}

@@ -9,6 +9,7 @@ The second also puts them in the place of the older ones in README.md and pretra
 import dataclasses
 import json
 import pathlib
+import re
 import sys
 
 from absl import flags
@@ -196,7 +197,7 @@ def pretrained():
   return lines
 
 
-def benchmark():
+def benchmark_sinusoid():
   """Meta-iterations per second beside PyTorch's."""
   content = _read("benchmark_sinusoid.json")
   lines = ["| sinusoid, 25 tasks, 10 + 10 points | iterations / s | × vmap | × loop |", "|---|---|---|---|"]
@@ -206,7 +207,33 @@ def benchmark():
   return lines
 
 
-TABLES = {"sinusoid": sinusoid, "images": images, "pretrained": pretrained, "benchmark": benchmark}
+def benchmark_images(name):
+  """Milliseconds of one meta-gradient, how many times faster than others that is, and memory."""
+  if not (RESULTS / f"benchmark_{name}.json").exists():
+    return []
+  content = _read(f"benchmark_{name}.json")
+  setting = content["setting"]
+  tasks = f"{setting['tasks']} tasks, {setting['ways']}-way {setting['shots']}-shot, {setting['queries']} queries"
+  lines = [
+    f"| {name}, {tasks}, {setting['num_updates']} steps | ms | × map_fn | × vmap | × loop | ÷ floor | peak GB |",
+    "|---|---|---|---|---|---|---|",
+  ]
+  for contender, milliseconds in content["milliseconds"].items():
+    over = [content.get(key, {}).get(contender) for key in ("over_map_fn", "over_vmap", "over_loop")]
+    cells = ["" if ratio is None else f"{ratio:.1f}" for ratio in (*over, content["times_floor"][contender])]
+    memory = content["peak_memory_bytes"][contender] / 1e9
+    lines.append(f"| {contender} | {milliseconds:,.0f} | {' | '.join(cells)} | {memory:.1f} |")
+  return lines
+
+
+TABLES = {
+  "sinusoid": sinusoid,
+  "images": images,
+  "pretrained": pretrained,
+  "benchmark_sinusoid": benchmark_sinusoid,
+  "benchmark_omniglot": lambda: benchmark_images("omniglot"),
+  "benchmark_miniimagenet": lambda: benchmark_images("miniimagenet"),
+}
 
 
 def _read(name):
@@ -219,26 +246,23 @@ def _read(name):
 def show(arguments):
   if arguments:
     raise UserError(f"expected no argument, got {' '.join(arguments)}")
-  tables = [table() for table in TABLES.values()]
-  print("\n\n".join("\n".join(table) for table in tables))
+  tables = {name: table() for name, table in TABLES.items()}
+  print("\n\n".join("\n".join(table) for table in tables.values() if table))
   for path in DOCUMENTS if FLAGS.update else ():
-    text = path.read_text(encoding="utf-8")
-    path.write_text(updated(text, tables), encoding="utf-8")
+    path.write_text(updated(path.read_text(encoding="utf-8"), tables), encoding="utf-8")
 
 
 def updated(text, tables):
-  """A document with each table in the place of the older one, which begins with the same line."""
-  for header, *rest in tables:
-    lines, new = text.split("\n"), []
-    while lines:
-      line = lines.pop(0)
-      new.append(line)
-      if line == header:
-        while lines and lines[0].startswith("|"):
-          lines.pop(0)
-        new += rest
-    text = "\n".join(new)
-  return text
+  """A document with each table under its mark, `<!-- table: NAME -->`, in the place of the older one."""
+  lines, new = text.split("\n"), []
+  while lines:
+    new.append(lines.pop(0))
+    marked = re.fullmatch(r"<!-- table: (\w+) -->", new[-1])
+    if marked:
+      while lines and lines[0].startswith("|"):
+        lines.pop(0)
+      new += tables[marked[1]]
+  return "\n".join(new)
 
 
 if __name__ == "__main__":

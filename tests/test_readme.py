@@ -1,5 +1,6 @@
 """The README's own examples run, and its commands exist."""
 
+import json
 import pathlib
 import re
 import subprocess
@@ -44,18 +45,46 @@ def test_every_place_in_the_house_plan_exists():
 def test_result_tables_are_those_of_the_results_files():
   done = subprocess.run([sys.executable, str(ROOT / "scripts/tables.py")], capture_output=True, text=True, timeout=60)
   tables = done.stdout.strip().split("\n\n")
-  assert done.returncode == 0 and len(tables) >= 2, done.stderr
+  assert done.returncode == 0 and len(tables) >= 4, done.stderr
   for table in tables:
     assert table in README
+  (pretrained,) = (table for table in tables if table.startswith("| folder"))
+  assert pretrained in (ROOT / "pretrained" / "README.md").read_text(encoding="utf-8")
+
+
+def test_results_files_of_images_say_how_they_were_made():
+  """Every one has its published figure, its commands, and what an unfinished training goes on from."""
+  files = [path for path in sorted((ROOT / "results").glob("*.json")) if path.name.startswith(("omniglot", "mini"))]
+  for path in files:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    assert content["published"]["accuracy"] > 0.4, path
+    for run in content["runs"]:
+      assert all(evaluation["command"] and evaluation["commit"] for evaluation in run["evaluations"]), path
+      if run["iterations"] < run["of_iterations"]:
+        assert (ROOT / run["checkpoint"] / "checkpoints" / f"model{run['iterations']}.npz").is_file(), path
+        assert run["checkpoint"] in run["continue_command"]
+
+
+def test_committed_checkpoints_are_small_and_of_a_run_that_the_package_would_find():
+  from maml_tf.experiments import run
+  from maml_tf.experiments.config import resolve
+
+  for folder in (ROOT / "results" / "checkpoints").glob("*/"):
+    config = resolve(**json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    assert run.run_directory(config).path.name == folder.name
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 2e6, folder
 
 
 def test_pretrained_initialisations_can_be_used():
+  """Each is of the network that its own settings make, and small."""
   from maml_tf import export, models
+  from maml_tf.experiments import images
+  from maml_tf.experiments.config import resolve
 
-  shapes = {"sinusoid": models.MLP().weight_shapes}
-  folders = {path.parent.name for path in (ROOT / "pretrained").glob("*/saved_model.pb")}
-  assert folders == set(shapes)
-  for name in folders:
-    weights, metadata = export.load_initialization(ROOT / "pretrained" / name, shapes[name])
-    assert metadata["config"]["datasource"] == "sinusoid" and list(weights) == list(shapes[name])
-    assert f"`{name}`" in (ROOT / "pretrained" / "README.md").read_text(encoding="utf-8")
+  for path in (ROOT / "pretrained").glob("*/saved_model.pb"):
+    folder = path.parent
+    weights, metadata = export.load_initialization(folder)
+    config = resolve(**metadata["config"])
+    model = images.make_model(config) if config.has_images else models.MLP()
+    assert {name: tuple(w.shape) for name, w in weights.items()} == model.weight_shapes
+    assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) < 1e6

@@ -226,9 +226,9 @@ def test_the_shortest_command_line_is_the_published_one(monkeypatch):
 
 def test_tables_replace_the_older_ones_in_a_document(monkeypatch):
   updated = load("tables", monkeypatch).updated
-  text = "words\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\nmore\n\n| c |\n|---|\n"
-  new = updated(text, [["| a | b |", "|---|---|", "| 3 | 4 |", "| 5 | 6 |"], ["| not there |"]])
-  assert new == text.replace("| 1 | 2 |", "| 3 | 4 |\n| 5 | 6 |")
+  text = "words\n\n<!-- table: two -->\n| a | b |\n|---|---|\n| 1 | 2 |\n\n<!-- table: one -->\n\nmore\n"
+  new = updated(text, {"one": ["| c |", "|---|"], "two": ["| d |"], "unused": ["| e |"]})
+  assert new == "words\n\n<!-- table: two -->\n| d |\n\n<!-- table: one -->\n| c |\n|---|\n\nmore\n"
 
 
 def load(name, monkeypatch):

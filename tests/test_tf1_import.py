@@ -1,6 +1,9 @@
 """The published code's checkpoint: its names are mapped, its numbers survive, and it classifies."""
 
+import hashlib
 import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -11,6 +14,9 @@ from maml_tf import MAML, evaluation, export, models, randomness, tasks
 from maml_tf.datasets import miniimagenet
 from maml_tf.errors import UserError
 
+ROOT = pathlib.Path(__file__).parents[1]
+SCRIPT = ROOT / "scripts" / "import_checkpoint.py"
+COMMITTED = ROOT / "pretrained" / "miniimagenet_1shot_published"
 CHECKPOINT = pathlib.Path(REAL or "") / "cbfinn_miniimagenet_1shot" / "model59000"
 
 
@@ -18,8 +24,8 @@ def network():
   return models.ConvNet(5, filters=32, input_shape=(84, 84, 3), max_pool=True)
 
 
-def test_names_and_numbers_of_a_checkpoint_written_by_hand(tmp_path):
-  """The published code's variable names, written with TensorFlow 1's own saver."""
+def write_by_hand(prefix):
+  """A checkpoint with the published code's variable names, by TensorFlow 1's own saver; returns its values."""
   rng = np.random.default_rng(0)
   shapes = {"conv1": (3, 3, 3, 32), "conv2": (3, 3, 32, 32), "conv3": (3, 3, 32, 32), "conv4": (3, 3, 32, 32)}
   shapes |= {"Variable": (32,), "Variable_1": (32,), "Variable_2": (32,), "Variable_3": (32,)}
@@ -28,7 +34,12 @@ def test_names_and_numbers_of_a_checkpoint_written_by_hand(tmp_path):
   with tf.Graph().as_default(), tf.compat.v1.Session() as session:
     variables = {f"model/{name}": tf.compat.v1.Variable(value) for name, value in values.items()}
     session.run(tf.compat.v1.global_variables_initializer())
-    tf.compat.v1.train.Saver(variables).save(session, str(tmp_path / "model7"), write_meta_graph=False)
+    tf.compat.v1.train.Saver(variables).save(session, str(prefix), write_meta_graph=False)
+  return values
+
+
+def test_names_and_numbers_of_a_checkpoint_written_by_hand(tmp_path):
+  values = write_by_hand(tmp_path / "model7")
   weights = export.import_tf1_checkpoint(tmp_path / "model7")
   assert {n: tuple(w.shape) for n, w in weights.items()} == network().weight_shapes
   np.testing.assert_array_equal(weights["conv_0/bias"], values["Variable"])
@@ -44,6 +55,66 @@ def test_what_is_no_such_checkpoint_is_named(tmp_path):
   tf.train.Checkpoint(x=tf.Variable(1.0)).write(str(tmp_path / "other"))
   with pytest.raises(UserError, match="it has no model/w5"):
     export.import_tf1_checkpoint(tmp_path / "other")
+
+
+def convert(*arguments):
+  command = [sys.executable, str(SCRIPT), *map(str, arguments)]
+  return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+def test_the_script_writes_a_saved_model_that_adapts(tmp_path):
+  values = write_by_hand(tmp_path / "model7")
+  (tmp_path / "LICENSE").write_text("theirs")
+  done = convert(tmp_path / "model7", tmp_path / "out")
+  assert done.returncode == 0 and "32,773 weights" in done.stdout, done.stderr
+  assert (tmp_path / "out" / "LICENSE").read_text() == "theirs"
+  weights, metadata = export.load_initialization(tmp_path / "out", network().weight_shapes)
+  np.testing.assert_array_equal(weights["dense/kernel"], values["w5"])
+  assert metadata["source"] == "checkpoint model7 of the published code" and "licence" not in metadata
+  config = metadata["config"]
+  assert (config["update_lr"], config["loss_reduction"], config["num_classes"]) == (0.01, "per_class_sum", 5)
+  module = tf.saved_model.load(str(tmp_path / "out"))
+  x, y = np.random.default_rng(0).random((5, 84, 84, 3), np.float32), np.arange(5)
+  maml = MAML(network(), "crossentropy", 0.01, loss_reduction="per_class_sum")
+  expected = maml.adapt_final(weights, x[None], y[None], 2)
+  np.testing.assert_allclose(module.adapt(x, y, 2)["dense/bias"], expected["dense/bias"][0], rtol=1e-4, atol=1e-6)
+
+
+def test_the_script_names_what_it_cannot_convert(tmp_path):
+  write_by_hand(tmp_path / "model7")
+  for arguments, message in (
+    ((), "expected the checkpoint's prefix"),
+    ((tmp_path / "none", tmp_path / "out"), "no TensorFlow checkpoint here"),
+    ((tmp_path / "model7", tmp_path / "out", "--datasource=omniglot"), "--datasource names the data set"),
+  ):
+    done = convert(*arguments)
+    assert done.returncode == 1 and message in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
+  assert not (tmp_path / "out").exists()
+
+
+def committed():
+  return export.load_initialization(COMMITTED, network().weight_shapes)
+
+
+def test_the_committed_initialisation_is_the_published_one():
+  """By a hash of names and numbers, where the checkpoint itself is not there."""
+  weights, metadata = committed()
+  digest = hashlib.sha256()
+  for name, value in weights.items():
+    digest.update(name.encode() + value.numpy().tobytes())
+  assert digest.hexdigest() == "86fd321259c41a89ad3e77012427b72d6e210637ff4e3c500d4392b6d458f51e"
+  assert "github.com/cbfinn/maml" in metadata["source"] and metadata["licence"].startswith("MIT")
+  assert "Chelsea Finn" in (COMMITTED / "LICENSE").read_text()
+  assert sum(path.stat().st_size for path in COMMITTED.rglob("*") if path.is_file()) < 1e6
+
+
+@needs_real_data
+def test_the_committed_initialisation_equals_the_checkpoint():
+  expected = export.import_tf1_checkpoint(CHECKPOINT)
+  weights, _ = committed()
+  assert weights.keys() == expected.keys()
+  for name, value in expected.items():
+    np.testing.assert_array_equal(weights[name], value)
 
 
 @needs_real_data
