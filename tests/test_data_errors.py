@@ -501,6 +501,16 @@ def test_another_process_may_have_fetched_it_first(tmp_path, tfds_that):
   assert locate.omniglot(tmp_path) is not None
 
 
+def test_half_of_a_data_set_is_named_and_not_fetched(tmp_path, monkeypatch):
+  monkeypatch.setattr(locate, "reachable", lambda url: pytest.fail("asked the network"))
+  (tmp_path / "omniglot" / "images_background").mkdir(parents=True)
+  with pytest.raises(UserError, match="omniglot: images_background/ is there, images_evaluation/ is missing; put it"):
+    omniglot.prepare(tmp_path)
+  (tmp_path / "miniimagenet" / "train").mkdir(parents=True)
+  with pytest.raises(UserError, match="miniimagenet: train/ is there, val/ is missing; put it beside the other"):
+    locate.check("miniimagenet", tmp_path)
+
+
 def test_nothing_is_fetched_into_a_data_sets_own_folder_or_a_tilde(tmp_path, monkeypatch):
   monkeypatch.setattr(locate, "reachable", lambda url: pytest.fail("asked the network"))
   (tmp_path / "images_background").mkdir()

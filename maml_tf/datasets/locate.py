@@ -11,6 +11,7 @@ from maml_tf.datasets.splits import SPLITS
 from maml_tf.errors import UserError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+OMNIGLOT_FOLDERS = ("images_background", "images_evaluation")
 # The smallest of the archives that TFDS fetches; following its redirection reaches the host of the files too.
 OMNIGLOT_URL = "https://github.com/brendenlake/omniglot/raw/master/python/images_background_small1.zip"
 
@@ -28,7 +29,7 @@ def omniglot(data_dir):
   if prepared:
     return "tfds", max(prepared, key=lambda folder: [int(number) for number in folder.name.split(".")])
   images = data_dir / "omniglot"
-  if all((images / part).is_dir() for part in ("images_background", "images_evaluation")):
+  if all((images / part).is_dir() for part in OMNIGLOT_FOLDERS):
     return "png", images
   return None
 
@@ -160,19 +161,30 @@ def cache_folder(data_dir):
 
 
 def _check_omniglot(path):
-  if omniglot(path) is None and (_looks_like_its_own_folder(path) or not reachable(OMNIGLOT_URL)):
-    raise UserError(missing_omniglot(path))
+  if omniglot(path) is None:
+    _refuse_half(path / "omniglot", OMNIGLOT_FOLDERS)
+    if _looks_like_its_own_folder(path) or not reachable(OMNIGLOT_URL):
+      raise UserError(missing_omniglot(path))
 
 
 def _check_miniimagenet(path):
   found = miniimagenet(path)
   if found is None:
+    _refuse_half(path / "miniimagenet", SPLITS)
     raise UserError(missing_miniimagenet(path))
   kind, folder = found
   splits.check_lists(path / "miniimagenet")
   if kind == "folders":
     names = {split: [path.name for path in folders(folder / split)] for split in SPLITS}
     splits.check_miniimagenet_folders(folder, names)
+
+
+def _refuse_half(folder, parts):
+  """Refuses a folder that has some of its parts and not the others."""
+  there = [part for part in parts if (folder / part).is_dir()]
+  absent = [part for part in parts if part not in there]
+  if there and absent:
+    raise UserError(f"{folder}: {there[0]}/ is there, {absent[0]}/ is missing; put it beside the other")
 
 
 def _check_split_folders(path):

@@ -1,6 +1,7 @@
 """The committed lists of classes and images, and what they say about folders. No NumPy and no TensorFlow here."""
 
 import csv
+import functools
 import gzip
 import json
 import pathlib
@@ -38,8 +39,7 @@ def miniimagenet(split, folder=None):
   """
   own = pathlib.Path(folder) / f"{split}.csv" if folder is not None else None
   if own is None or not own.is_file():
-    with gzip.open(path(f"miniimagenet_{split}.csv.gz"), "rt", encoding="utf-8", newline="") as file:
-      return _by_class(file)
+    return _committed(split)
   try:
     with open(own, encoding="utf-8-sig", newline="") as file:
       listed = _by_class(file)
@@ -93,6 +93,12 @@ def check_miniimagenet_folders(folder, names):
         f"{folder / split}: {len(of[split]) - len(missing)} classes, miniImageNet has {len(of[split])} here; copy the "
         f"missing ones there, the first is {missing[0]}"
       )
+
+
+@functools.cache
+def _committed(split):
+  with gzip.open(path(f"miniimagenet_{split}.csv.gz"), "rt", encoding="utf-8", newline="") as file:
+    return _by_class(file)
 
 
 def _by_class(file):
