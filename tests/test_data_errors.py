@@ -126,7 +126,7 @@ def test_a_missing_class_is_noticed_before_tensorflow_loads(tmp_path):
   (root / "train" / "n01532829").unlink()
   began = time.perf_counter()
   result = shell("--datasource=miniimagenet", f"--data_dir={tmp_path}")
-  assert time.perf_counter() - began < 3.0
+  assert time.perf_counter() - began < 5.0
   assert_one_line(result, 2, f"{root}/train: 63 classes, miniImageNet has 64 here", "n01532829")
 
 
@@ -369,7 +369,7 @@ def test_a_link_to_nowhere_is_named(folder, tmp_path):
 def test_without_a_network_missing_omniglot_is_one_line_at_once(tmp_path):
   began = time.perf_counter()
   result = shell("--datasource=omniglot", f"--data_dir={tmp_path / 'new'}", **WITHOUT_NETWORK)
-  assert time.perf_counter() - began < 4.0
+  assert time.perf_counter() - began < 6.0
   assert_one_line(
     result, 2, f"--data_dir={tmp_path}/new: no such folder", f"looked for {tmp_path}/new/tensorflow_datasets/omniglot",
     "github.com, to download it from, does not answer", "put one of the two there", 'python -c "import tensorflow_data',
@@ -380,7 +380,7 @@ def test_without_a_network_missing_omniglot_is_one_line_at_once(tmp_path):
 class Handler(http.server.BaseHTTPRequestHandler):
   def do_HEAD(self):  # the name is http.server's
     if self.path == "/never":
-      time.sleep(2)
+      time.sleep(10)
     self.send_response(200 if self.path == "/there" else 404)
     self.end_headers()
 
@@ -404,14 +404,14 @@ def test_what_answers_in_time_is_reachable(server):
   began = time.perf_counter()
   assert not locate.reachable(f"{server}/never", seconds=0.3)
   assert not locate.reachable("http://127.0.0.1:9/")
-  assert time.perf_counter() - began < 1.5
+  assert time.perf_counter() - began < 5.0
 
 
 def test_a_name_that_takes_long_to_look_up_does_not_hold_up(monkeypatch):
-  monkeypatch.setattr("urllib.request.urlopen", lambda *arguments, **options: time.sleep(2))
+  monkeypatch.setattr("urllib.request.urlopen", lambda *arguments, **options: time.sleep(10))
   began = time.perf_counter()
   assert not locate.reachable("https://example.invalid", seconds=0.2)
-  assert time.perf_counter() - began < 1.5
+  assert time.perf_counter() - began < 5.0
 
 
 class Builder:
