@@ -1,20 +1,26 @@
-"""Meta-iterations per second, measured side by side in one run: this package and PyTorch.
+"""This package and PyTorch, measured side by side in one run.
 
-  python scripts/benchmark.py sinusoid
+  python scripts/benchmark.py sinusoid       # meta-iterations per second: sampling, second-order MAML, Adam
+  python scripts/benchmark.py omniglot       # one second-order meta-gradient on random images: milliseconds, memory
+  python scripts/benchmark.py miniimagenet
 
-Every contender samples its own tasks, adapts with second-order MAML and steps Adam. The contenders take turns, several
-rounds, and the ratios are those of the medians. PyTorch comes with `pip install "maml_tf[bench]"`.
+The contenders take turns, several rounds, and the ratios are those of the medians. No data set is needed. PyTorch comes
+with `pip install "maml_tf[bench]"`.
 """
 
 import dataclasses
 import json
 import math
+import os
 import pathlib
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+
+# TensorFlow turns oneDNN on by itself only where the processor has AVX-512; with AVX2 alone it is faster too.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 from absl import flags
 from common import import_tensorflow, main_of
@@ -25,6 +31,9 @@ FLAGS = flags.FLAGS
 flags.DEFINE_integer("rounds", 5, "rounds in which every contender is timed once", lower_bound=1)
 flags.DEFINE_float("seconds", 3.0, "time of one contender in one round", lower_bound=0.01)
 flags.DEFINE_integer("main_iterations", 70000, "iterations of the run through scripts/main.py; 0: leave it out")
+flags.DEFINE_list("contenders", None, "images: only these; default: all")
+for _size in ("tasks", "filters", "queries", "num_updates"):
+  flags.DEFINE_integer(_size, None, "images: other than published, for a quick look", lower_bound=1)
 flags.DEFINE_string("output", None, "JSON file to write the results to")
 
 TASKS, SHOTS, HIDDEN, INNER_LR, META_LR = 25, 10, 40, 0.001, 0.001
@@ -134,11 +143,46 @@ def time_main(iterations):
     return json.loads(results.read_text(encoding="utf-8"))["training"]["iterations_per_second"]
 
 
-def sinusoid():
+def import_torch():
   try:
     import torch
   except ImportError as error:
     raise UserError('PyTorch is not installed; pip install ".[bench]" (or torch) brings it') from error
+  return torch
+
+
+def images(name):
+  """One meta-gradient on images; the contenders are in benchmark_images.py."""
+  import benchmark_images
+
+  torch = import_torch()
+  import_tensorflow()
+  from maml_tf.experiments import provenance
+
+  sizes = {size: FLAGS[size].value for size in ("tasks", "filters", "queries", "num_updates")}
+  given = {size: value for size, value in sizes.items() if value is not None}
+  setting = dataclasses.replace(benchmark_images.SETTINGS[name], **given)
+  results = benchmark_images.run(setting, FLAGS.rounds, FLAGS.seconds, chosen_contenders())
+  print("\n".join(benchmark_images.report(name, results)))
+  return {
+    "format_version": 1, "benchmark": name, **results, "rounds": FLAGS.rounds, "seconds": FLAGS.seconds,
+    "environment": {n: v for n, v in os.environ.items() if n.startswith("TF_")},
+    "torch": torch.__version__, **provenance.describe(),
+  }  # fmt: skip
+
+
+def chosen_contenders():
+  from benchmark_images import CONTENDERS
+
+  if FLAGS.contenders is None:
+    return list(CONTENDERS.values())
+  if not FLAGS.contenders or not set(FLAGS.contenders) <= set(CONTENDERS):
+    raise UserError(f"--contenders: expected some of {', '.join(CONTENDERS)}, got {','.join(FLAGS.contenders)}")
+  return [CONTENDERS[short] for short in FLAGS.contenders]
+
+
+def sinusoid():
+  torch = import_torch()
   import_tensorflow()
   from maml_tf.experiments import provenance
 
@@ -169,7 +213,11 @@ def sinusoid():
   }  # fmt: skip
 
 
-BENCHMARKS = {"sinusoid": sinusoid}
+BENCHMARKS = {
+  "sinusoid": sinusoid,
+  "omniglot": lambda: images("omniglot"),
+  "miniimagenet": lambda: images("miniimagenet"),
+}
 
 
 def measure(arguments):

@@ -68,12 +68,100 @@ def test_conv2d_has_the_derivatives_of_tensorflows_own_of_second_order_too(strid
     np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11)
 
 
+FORMULATIONS = {"patches": layers._conv2d_per_task, "unstacked": layers._conv2d_unstacked}
+
+
+def derivatives(convolve, x, kernel, direction):
+  """[output, gradients of first and of second order, for x and for the kernel] of a function of the convolution."""
+  with tf.GradientTape(persistent=True) as outer:
+    outer.watch([x, kernel])
+    with tf.GradientTape() as inner:
+      inner.watch([x, kernel])
+      out = convolve(x, kernel)
+      value = tf.reduce_sum(tf.tanh(out))
+    first = inner.gradient(value, [x, kernel])
+    slope = tf.reduce_sum(first[0] * direction[0]) + tf.reduce_sum(first[1] * direction[1])
+  return [out, *first, *outer.gradient(slope, [x, kernel])]
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", [(6, 5), (1, 1)])
+def test_both_formulations_of_the_convolution_agree_in_values_and_derivatives(size, stride):
+  x, kernel = normal(2, 3, *size, 2), normal(2, 3, 3, 2, 4)
+  direction = normal(2, 3, *size, 2), normal(2, 3, 3, 2, 4)
+  both = [derivatives(lambda x, k, f=f: f(x, k, stride), x, kernel, direction) for f in FORMULATIONS.values()]
+  for a, b in zip(*both, strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", FORMULATIONS)
+def test_second_derivatives_of_the_convolution_are_finite_differences_of_the_first(name):
+  x, kernel, direction = normal(2, 2, 5, 4, 2), normal(2, 3, 3, 2, 3), (normal(2, 2, 5, 4, 2), normal(2, 3, 3, 2, 3))
+
+  def at(step):
+    moved = x + step * direction[0], kernel + step * direction[1]
+    return derivatives(lambda x, k: FORMULATIONS[name](x, k, 2), *moved, direction)
+
+  for plus, minus, second in zip(at(1e-5)[1:3], at(-1e-5)[1:3], at(0.0)[3:], strict=True):
+    np.testing.assert_allclose(second, (plus - minus) / 2e-5, rtol=1e-6, atol=1e-7)
+
+
+def formulation(x_shape, kernel_shape, stride):
+  """Operations that tracing the layer leaves in the graph."""
+
+  @tf.function(input_signature=[tf.TensorSpec(x_shape), tf.TensorSpec(kernel_shape), tf.TensorSpec([None, 32])])
+  def convolve(x, kernel, bias):
+    return layers.conv2d(x, kernel, bias, stride)
+
+  operations = {op.type for op in convolve.get_concrete_function().graph.get_operations()}
+  assert len(operations & {"Conv2D", "BatchMatMulV2"}) == 1
+  return "unstacked" if "Conv2D" in operations else "patches"
+
+
+def test_the_formulation_follows_the_size_of_the_patches_of_one_task():
+  assert formulation([32, 5, 14, 14, 32], [32, 3, 3, 32, 32], 2) == "patches"
+  assert formulation([4, 75, 42, 42, 32], [4, 3, 3, 32, 32], 1) == "unstacked"
+  assert formulation([4, 5, 10, 10, 32], [4, 3, 3, 32, 32], 1) == "patches"
+  assert formulation([None, 75, 42, 42, 32], [None, 3, 3, 32, 32], 1) == "patches"
+  assert formulation([4, None, 42, 42, 32], [4, 3, 3, 32, 32], 1) == "patches"
+
+
+def test_large_patches_are_convolved_one_task_at_a_time_with_the_same_result(monkeypatch):
+  x, kernel, bias = normal(3, 2, 8, 7, 2), normal(3, 3, 3, 2, 4), normal(3, 4)
+  by_patches = layers.conv2d(x, kernel, bias)
+  monkeypatch.setattr(layers, "MAX_PATCHES", 0)
+  np.testing.assert_allclose(layers.conv2d(x, kernel, bias), by_patches, rtol=1e-10, atol=1e-12)
+
+
 @pytest.mark.parametrize("size", [(8, 8), (7, 5), (21, 21)])
 def test_max_pool(size):
   x = normal(3, 2, *size, 4)
   out = layers.max_pool(x)
   for task in range(3):
     np.testing.assert_array_equal(out[task], tf.nn.max_pool2d(x[task], 2, 2, "VALID"))
+
+
+def test_max_pool_gives_the_gradient_to_one_pixel_of_each_window_in_every_order():
+  x, direction = normal(2, 3, 7, 6, 4), normal(2, 3, 7, 6, 4)
+
+  def second(pool):
+    with tf.GradientTape() as outer:
+      outer.watch(x)
+      with tf.GradientTape() as inner:
+        inner.watch(x)
+        value = tf.reduce_sum(pool(x) ** 3)
+      slope = tf.reduce_sum(inner.gradient(value, x) * direction)
+    return outer.gradient(slope, x)
+
+  def native(x):
+    return tf.stack([tf.nn.max_pool2d(images, 2, 2, "VALID") for images in tf.unstack(x)])
+
+  np.testing.assert_allclose(second(layers.max_pool), second(native), rtol=1e-10)
+  with tf.GradientTape() as tape:
+    ties = tf.zeros([1, 1, 4, 4, 1])
+    tape.watch(ties)
+    out = layers.max_pool(ties)
+  assert sorted(tape.gradient(out, ties).numpy().ravel()) == [0] * 12 + [1] * 4
 
 
 @pytest.mark.parametrize("inner", [(), (5, 5)])

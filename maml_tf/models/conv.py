@@ -65,9 +65,10 @@ class ConvNet(ExplicitModel):
     for i in range(NUM_BLOCKS):
       kernel, bias = weights[f"conv_{i}/kernel"], weights[f"conv_{i}/bias"]
       x = layers.conv2d(x, kernel, bias, stride=1 if self._max_pool else 2)
-      x = tf.nn.relu(apply_norm(self._norm, weights, i, x, normalise))
+      x = apply_norm(self._norm, weights, i, x, normalise)
       if self._max_pool:
         x = layers.max_pool(x)
+      x = tf.nn.relu(x)  # the same as before pooling, on a quarter of the values
     if self._global_pool:
       x = tf.reduce_mean(x, axis=[2, 3])
     else:

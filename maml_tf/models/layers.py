@@ -3,6 +3,9 @@
 import numpy as np
 import tensorflow as tf
 
+# Bytes of one task's patches above which each task gets a convolution of TensorFlow's own; `conv2d` says why.
+MAX_PATCHES = 3_000_000
+
 
 def dense(x, kernel, bias):
   """x [T, n, i], kernel [i, o] or [T, i, o], bias [o] or [T, o] -> [T, n, o]."""
@@ -11,6 +14,17 @@ def dense(x, kernel, bias):
 
 def conv2d(x, kernel, bias, stride=1):
   """3 x 3-like convolution with SAME padding.
+
+  TensorFlow has no convolution with a batch of filter banks, and the formulation follows the size of the patches:
+
+  * up to `MAX_PATCHES` bytes for one task, or where sizes are not known when tracing: one batched product of all
+    tasks' patches;
+  * above: one convolution for each task, unrolled.
+
+  Measured on two cores with AVX2 and oneDNN, one second-order step in graph mode: miniImageNet (4 tasks, 5 steps, 75
+  query images of 84 x 84, 32 filters) took 3.2 s and 4.3 GB with patches throughout, 3.0 s and 2.8 GB unrolled, 2.6 s
+  and 2.6 GB by this rule; Omniglot (32 tasks, 5 images of 28 x 28, 64 filters) 0.24 s with patches and 0.37 s unrolled.
+  Omniglot on 20 ways is even. XLA prefers patches by far: it compiles unrolled tasks for minutes.
 
   Args:
     x: images [T, n, H, W, C].
@@ -23,13 +37,15 @@ def conv2d(x, kernel, bias, stride=1):
   """
   if kernel.shape.rank == 4:
     out = _merge_tasks(x, lambda images: tf.nn.conv2d(images, kernel, stride, "SAME"))
+  elif _prefers_unstacked(x, kernel, stride):
+    out = _conv2d_unstacked(x, kernel, stride)
   else:
     out = _conv2d_per_task(x, kernel, stride)
   return out + _over_examples(bias, out.shape.rank)
 
 
 def _conv2d_per_task(x, kernel, stride):
-  """One matrix product for all tasks, on patches: TensorFlow has no convolution with a batch of filter banks."""
+  """One matrix product for all tasks, on patches."""
   num_tasks, num_examples, height, width, channels = _shape(x)
   _, k_height, k_width, _, filters = _shape(kernel)
   geometry = Patches(height, width, k_height, k_width, stride)
@@ -37,6 +53,22 @@ def _conv2d_per_task(x, kernel, stride):
   patches = tf.reshape(geometry.extract(pixels), [num_tasks, -1, k_height * k_width * channels])
   out = tf.matmul(patches, tf.reshape(kernel, [num_tasks, k_height * k_width * channels, filters]))
   return tf.reshape(out, [num_tasks, num_examples, *geometry.out_size, filters])
+
+
+def _conv2d_unstacked(x, kernel, stride):
+  """One convolution of TensorFlow's own for each task: the package's one loop over tasks, unrolled in the graph."""
+  tasks = zip(tf.unstack(x), tf.unstack(kernel), strict=True)
+  return tf.stack([tf.nn.conv2d(images, filters, stride, "SAME") for images, filters in tasks])
+
+
+def _prefers_unstacked(x, kernel, stride):
+  """Whether the patches of one task are too large; False where the sizes are not known when tracing."""
+  if x.shape[0] is None or not (x.shape[1:].is_fully_defined() and kernel.shape[1:].is_fully_defined()):
+    return False
+  _, num_examples, height, width, _ = x.shape
+  patch = kernel.shape[1] * kernel.shape[2] * kernel.shape[3]
+  positions = -(-height // stride) * -(-width // stride)
+  return num_examples * positions * patch * x.dtype.size > MAX_PATCHES
 
 
 class Patches:
@@ -104,12 +136,18 @@ def _with_zero(x):
 
 
 def max_pool(x):
-  """2 x 2 max-pooling, stride 2, VALID: [T, n, H, W, C] -> [T, n, H // 2, W // 2, C]."""
+  """2 x 2 max-pooling, stride 2, VALID: [T, n, H, W, C] -> [T, n, H // 2, W // 2, C].
+
+  The larger of two rows, then of two columns: elementwise, hence with cheap derivatives of any order. (A step of
+  second order through a maximum over axes takes three times as long, through `tf.nn.max_pool2d` twice.)
+  """
   num_tasks, num_examples, height, width, channels = _shape(x)
+  if height % 2 or width % 2:
+    x = x[:, :, : height // 2 * 2, : width // 2 * 2]
   height, width = height // 2, width // 2
-  x = x[:, :, : 2 * height, : 2 * width]
-  windows = tf.reshape(x, [num_tasks, num_examples, height, 2, width, 2, channels])
-  return tf.reduce_max(windows, axis=[3, 5])
+  x = tf.maximum(*tf.unstack(tf.reshape(x, [-1, 2, 2 * width * channels]), axis=1))
+  x = tf.maximum(*tf.unstack(tf.reshape(x, [-1, 2, channels]), axis=1))
+  return tf.reshape(x, [num_tasks, num_examples, height, width, channels])
 
 
 def moments(x, axes):
@@ -118,9 +156,15 @@ def moments(x, axes):
   `tf.nn.moments` stops the gradient through the mean inside the variance. Its first derivative is right by an
   identity that does not survive differentiating again, so a meta-gradient through it is wrong.
   """
-  mean = tf.reduce_mean(x, axes, keepdims=True)
-  variance = tf.reduce_mean(tf.math.squared_difference(x, mean), axes, keepdims=True)
+  mean, variance, _ = _moments_and_centred(x, axes)
   return mean, variance
+
+
+def _moments_and_centred(x, axes):
+  """As `moments`, and x - mean, which normalising needs again: one tensor to differentiate instead of two."""
+  mean = tf.reduce_mean(x, axes, keepdims=True)
+  centred = x - mean
+  return mean, tf.reduce_mean(tf.square(centred), axes, keepdims=True), centred
 
 
 def batch_norm(x, beta, statistics=None, epsilon=1e-3):
@@ -137,21 +181,25 @@ def batch_norm(x, beta, statistics=None, epsilon=1e-3):
   Returns:
     The normalised x, and the (mean, variance) used, each [T, C] or as given.
   """
-  rank = x.shape.rank
+  num_tasks, channels = _shape(x)[0], x.shape[-1]
+  # With three axes TensorFlow reduces and broadcasts faster than with five.
+  flat = tf.reshape(x, [num_tasks, -1, channels])
   if statistics is None:
-    mean, variance = moments(x, list(range(1, rank - 1)))
-    statistics = (_drop_inner_axes(mean), _drop_inner_axes(variance))
+    mean, variance, centred = _moments_and_centred(flat, [1])
+    statistics = (mean[:, 0], variance[:, 0])
   else:
-    mean, variance = (_over_examples(value, rank) for value in statistics)
-  return (x - mean) * tf.math.rsqrt(variance + epsilon) + _over_examples(beta, rank), statistics
+    mean, variance = (_over_examples(value, 3) for value in statistics)
+    centred = flat - mean
+  out = centred * tf.math.rsqrt(variance + epsilon) + _over_examples(beta, 3)
+  return tf.reshape(out, _shape(x)), statistics
 
 
 def layer_norm(x, gamma, beta, epsilon=1e-12):
   """Layer normalisation over all axes but the task's and the example's (as `tf.contrib.layers.layer_norm`)."""
   rank = x.shape.rank
-  mean, variance = moments(x, list(range(2, rank)))
+  _, variance, centred = _moments_and_centred(x, list(range(2, rank)))
   scale, shift = _over_examples(gamma, rank), _over_examples(beta, rank)
-  return (x - mean) * tf.math.rsqrt(variance + epsilon) * scale + shift
+  return centred * tf.math.rsqrt(variance + epsilon) * scale + shift
 
 
 def _over_examples(weight, rank):
@@ -159,10 +207,6 @@ def _over_examples(weight, rank):
   if weight.shape.rank == 1:
     return weight
   return tf.reshape(weight, [-1] + [1] * (rank - 2) + [weight.shape[-1]])
-
-
-def _drop_inner_axes(x):
-  return tf.squeeze(x, list(range(1, x.shape.rank - 1)))
 
 
 def _merge_tasks(x, function):
