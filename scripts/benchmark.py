@@ -31,7 +31,7 @@ FLAGS = flags.FLAGS
 flags.DEFINE_integer("rounds", 5, "rounds in which every contender is timed once", lower_bound=1)
 flags.DEFINE_float("seconds", 3.0, "time of one contender in one round", lower_bound=0.01)
 flags.DEFINE_integer("main_iterations", 70000, "iterations of the run through scripts/main.py; 0: leave it out")
-flags.DEFINE_list("contenders", None, "images: only these; default: all")
+flags.DEFINE_list("contenders", None, "images: only these of xla, graph, map_fn, loop, vmap")
 for _size in ("tasks", "filters", "queries", "num_updates"):
   flags.DEFINE_integer(_size, None, "images: other than published, for a quick look", lower_bound=1)
 flags.DEFINE_string("output", None, "JSON file to write the results to")
@@ -162,7 +162,7 @@ def images(name):
   sizes = {size: FLAGS[size].value for size in ("tasks", "filters", "queries", "num_updates")}
   given = {size: value for size, value in sizes.items() if value is not None}
   setting = dataclasses.replace(benchmark_images.SETTINGS[name], **given)
-  results = benchmark_images.run(setting, FLAGS.rounds, FLAGS.seconds, chosen_contenders())
+  results = benchmark_images.run(setting, FLAGS.rounds, FLAGS.seconds, chosen_contenders(name))
   print("\n".join(benchmark_images.report(name, results)))
   return {
     "format_version": 1, "benchmark": name, **results, "rounds": FLAGS.rounds, "seconds": FLAGS.seconds,
@@ -171,14 +171,13 @@ def images(name):
   }  # fmt: skip
 
 
-def chosen_contenders():
-  from benchmark_images import CONTENDERS
+def chosen_contenders(name):
+  from benchmark_images import CONTENDERS, DEFAULT_CONTENDERS
 
-  if FLAGS.contenders is None:
-    return list(CONTENDERS.values())
-  if not FLAGS.contenders or not set(FLAGS.contenders) <= set(CONTENDERS):
-    raise UserError(f"--contenders: expected some of {', '.join(CONTENDERS)}, got {','.join(FLAGS.contenders)}")
-  return [CONTENDERS[short] for short in FLAGS.contenders]
+  chosen = DEFAULT_CONTENDERS[name] if FLAGS.contenders is None else FLAGS.contenders
+  if not chosen or not set(chosen) <= set(CONTENDERS):
+    raise UserError(f"--contenders: expected some of {', '.join(CONTENDERS)}, got {','.join(chosen) or 'none'}")
+  return [CONTENDERS[short] for short in chosen]
 
 
 def sinusoid():

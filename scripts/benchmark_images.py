@@ -19,6 +19,11 @@ from maml_tf.errors import UserError
 OURS, GRAPH, MAP_FN = "maml_tf, XLA", "maml_tf, graph", "tf.map_fn over tasks"
 LOOP, VMAP = "PyTorch, loop over tasks", "PyTorch, torch.func.vmap"
 CONTENDERS = {"xla": OURS, "graph": GRAPH, "map_fn": MAP_FN, "loop": LOOP, "vmap": VMAP}
+# XLA compiles the unrolled convolutions of large images for minutes, and then runs them more slowly.
+DEFAULT_CONTENDERS = {
+  "omniglot": ("xla", "graph", "map_fn", "loop", "vmap"),
+  "miniimagenet": ("graph", "map_fn", "loop", "vmap"),
+}
 SGEMM = "sgemm"
 SGEMM_SIZE = 2048
 NUM_BLOCKS = 4
@@ -292,8 +297,7 @@ def run(setting, rounds, seconds, contenders):
     UserError: the contenders do not compute the same.
   """
   arguments = setting, initial_weights(setting), random_episodes(setting)
-  workers = [Worker(name, *arguments) for name in (SGEMM, *contenders)]
-  sgemm, *workers = workers
+  sgemm, *workers = [_started(name, *arguments) for name in (SGEMM, *contenders)]
   check_same([worker.first for worker in workers], contenders)
   for _ in range(rounds):
     for worker in (sgemm, *workers):
@@ -301,6 +305,12 @@ def run(setting, rounds, seconds, contenders):
   sgemm.close()
   memory = {worker.name: worker.close() for worker in workers}
   return summarise(setting, sgemm.milliseconds, workers, memory)
+
+
+def _started(name, *arguments):
+  worker = Worker(name, *arguments)
+  print(f"{name}: first call {worker.first['first_call_s']:.1f} s", flush=True)
+  return worker
 
 
 def check_same(firsts, names):
