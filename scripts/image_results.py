@@ -110,7 +110,7 @@ def _keep_evaluations(run, before):
     if same and older.get("init_from") == run.get("init_from"):
       there = [_label(evaluation) for evaluation in run["evaluations"]]
       run["evaluations"] += [e for e in older["evaluations"] if _label(e) not in there]
-  run["evaluations"].sort(key=_label)
+  run["evaluations"].sort(key=lambda evaluation: (evaluation["tasks"], _label(evaluation)))
 
 
 def _averages(runs):
