@@ -213,16 +213,18 @@ def benchmark_images(name):
     return []
   content = _read(f"benchmark_{name}.json")
   setting = content["setting"]
-  tasks = f"{setting['tasks']} tasks, {setting['ways']}-way {setting['shots']}-shot, {setting['queries']} queries"
+  queries = "1 query" if setting["queries"] == 1 else f"{setting['queries']} queries"
+  steps = "1 step" if setting["num_updates"] == 1 else f"{setting['num_updates']} steps"
+  task = f"{setting['tasks']} tasks, {setting['ways']}-way {setting['shots']}-shot, {queries}, {steps}"
   lines = [
-    f"| {name}, {tasks}, {setting['num_updates']} steps | ms | × map_fn | × vmap | × loop | ÷ floor | peak GB |",
+    f"| {name}, {task} | ms | × map_fn | × vmap | × loop | ÷ floor | peak GB |",
     "|---|---|---|---|---|---|---|",
   ]
   for contender, milliseconds in content["milliseconds"].items():
     over = [content.get(key, {}).get(contender) for key in ("over_map_fn", "over_vmap", "over_loop")]
-    cells = ["" if ratio is None else f"{ratio:.1f}" for ratio in (*over, content["times_floor"][contender])]
+    cells = ["—" if ratio is None else f"{ratio:.1f}" for ratio in (*over, content["times_floor"][contender])]
     memory = content["peak_memory_bytes"][contender] / 1e9
-    lines.append(f"| {contender} | {milliseconds:,.0f} | {' | '.join(cells)} | {memory:.1f} |")
+    lines.append(f"| {contender} | {milliseconds:,.0f} | {' | '.join(cells)} | {memory:.2f} |")
   return lines
 
 
