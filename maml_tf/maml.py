@@ -94,7 +94,8 @@ def adapt_recomputing(loss_fn, weights, inner_lr, num_updates, first_order=False
   rates = inner_lr if isinstance(inner_lr, (dict, list)) else dict.fromkeys(weights, inner_lr)
   table = _rate_table(rates, weights)
   adapted_names = [name for name in weights if name in table]
-  sources = {"weights": weights, "rates": table}
+  # Copies: of a graph's own tensors and those of one around it, `tf.custom_gradient` takes the first only.
+  sources = tf.nest.map_structure(tf.identity, {"weights": dict(weights), "rates": table})
 
   def step_from(sources, step):
     return _inner_step(loss_fn, sources["weights"], _rates_at(sources["rates"], step), first_order)
@@ -106,7 +107,7 @@ def adapt_recomputing(loss_fn, weights, inner_lr, num_updates, first_order=False
 
     def backward(*upstream):
       upstream = tf.nest.pack_sequence_as((final, task_losses), upstream)[0]
-      return tf.nest.flatten(_through_steps(step_from, copies, upstream, trail))
+      return tf.nest.flatten(_through_steps(step_from, copies, upstream, trail, num_updates))
 
     return tf.nest.flatten((final, task_losses)), backward
 
@@ -131,9 +132,8 @@ def _record_steps(step_from, sources, adapted_names, num_updates):
   return start | adapted, losses.stack(), {n: array.stack() for n, array in trail.items()}
 
 
-def _through_steps(step_from, sources, upstream, trail):
+def _through_steps(step_from, sources, upstream, trail, num_updates):
   """Runs the steps backward: the gradient of the last weights, `upstream`, pulled back to the sources."""
-  num_updates = len(next(iter(trail.values())))
   zeros = tf.nest.map_structure(tf.zeros_like, sources)
   totals = zeros | {"weights": {n: zeros["weights"][n] if n in trail else g for n, g in upstream.items()}}
 
@@ -150,8 +150,12 @@ def _through_steps(step_from, sources, upstream, trail):
     pulled["weights"] |= {n: tf.zeros_like(g) for n, g in gradient.items()}
     return step - 1, gradient, tf.nest.map_structure(tf.add, totals, pulled)
 
+  # One at a time: what a step computes anew does not wait for the gradient, so that others would be begun beside it.
   _, gradient, totals = tf.while_loop(
-    lambda step, *_: step >= 0, body, (num_updates - 1, {n: upstream[n] for n in trail}, totals)
+    lambda step, *_: step >= 0,
+    body,
+    (num_updates - 1, {n: upstream[n] for n in trail}, totals),
+    parallel_iterations=1,
   )
   return totals | {"weights": totals["weights"] | gradient}
 

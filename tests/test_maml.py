@@ -356,3 +356,58 @@ def test_plain_python_lists_as_data():
   batch = tasks.TaskBatch([[[0.5], [1.0]]], [[[1.0], [2.0]]], [[[2.0]]], [[[4.0]]])
   assert np.isfinite(MAML(model).meta_gradients(weights, batch)[0])
   assert MAML(model).evaluate(weights, batch, 1)["loss"].shape == (2, 1)
+
+
+def test_support_statistics_make_each_prediction_independent_of_the_other_queries(float64):
+  """By hand: normalise the queries by the moments of the support set under the adapted weights."""
+  model, batch = mlp(norm="batch_norm"), regression_batch()
+  weights = spread(model.initial_weights(0))
+  maml = MAML(model, inner_lr=0.05, num_updates=2, bn_mode="support")
+  adapted = maml.adapt(weights, batch.support_x, batch.support_y)[-1]
+  transductive = MAML(model, inner_lr=0.05, num_updates=2).adapt(weights, batch.support_x, batch.support_y)[-1]
+  for name in weights:
+    np.testing.assert_array_equal(adapted[name], transductive[name])  # the support set has its own statistics anyway
+  together = maml.predict(adapted, batch.query_x)
+  alone = tf.concat([maml.predict(adapted, batch.query_x[:, i : i + 1]) for i in range(6)], axis=1)
+  np.testing.assert_allclose(together, alone, rtol=1e-12)
+  assert np.abs(together - maml.predict(transductive, batch.query_x)).max() > 1e-3
+
+  task, hidden, support = 1, batch.query_x[1], batch.support_x[1]
+  for i in range(2):
+    kernel, bias, beta = (adapted[n][task] for n in (f"dense_{i}/kernel", f"dense_{i}/bias", f"norm_{i}/beta"))
+    hidden, support = hidden @ kernel + bias, support @ kernel + bias
+    mean, deviation = np.mean(support, axis=0), np.sqrt(np.var(support, axis=0) + 1e-3)
+    hidden, support = (np.maximum((h - mean) / deviation + beta, 0.0) for h in (hidden, support))
+  by_hand = hidden @ adapted["dense_2/kernel"][task] + adapted["dense_2/bias"][task]
+  np.testing.assert_allclose(together[task], by_hand, rtol=1e-9)
+  _, gradients = maml.meta_gradients(weights, batch)
+  assert relative_error(tf.function(lambda w: maml.meta_loss(w, batch)[0]), weights, gradients) < 1e-6
+
+
+def test_running_statistics_move_in_training_and_serve_in_evaluation(float64):
+  from maml_tf.training.learner import SupervisedLearner
+
+  class Fixed(tasks.TaskDistribution):
+    def sample(self, seed, num_tasks):
+      return tasks.TaskBatch(*(f if f is None else tf.constant(f[:num_tasks]) for f in regression_batch()))
+
+  model, batch = mlp(norm="batch_norm"), regression_batch()
+  maml = MAML(model, inner_lr=0.05, num_updates=1, bn_mode="running")
+  learner = SupervisedLearner(maml, Fixed(), meta_batch_size=3)
+  state = learner.initial_state(0)
+  state["weights"] |= spread(model.initial_weights(0))
+  weights = state["weights"]
+  assert [n for n in weights if n not in model.weight_shapes] == [
+    f"statistics/norm_{i}/{moment}" for i in range(2) for moment in ("mean", "variance")
+  ]
+  after, metrics = learner.train_step(state, tf.constant([0, 0]))
+  assert all(value.shape == [] for value in metrics.values())
+  adapted = MAML(model, inner_lr=0.05).adapt({n: weights[n] for n in model.weight_shapes}, *batch[:2])[-1]
+  _, used = model.apply_with_statistics(adapted, batch.query_x)
+  for name, value in used.items():
+    start = 1.0 if name.endswith("variance") else 0.0
+    expected = 0.99 * start + 0.01 * np.mean(value, axis=0)
+    np.testing.assert_allclose(after["weights"][f"statistics/{name}"], expected, rtol=1e-9)
+  given = {n.removeprefix("statistics/"): v for n, v in weights.items() if n.startswith("statistics/")}
+  expected = np.mean((model.apply(adapted, batch.query_x, given) - batch.query_y) ** 2, axis=(1, 2))
+  np.testing.assert_allclose(maml.evaluate(weights, batch, 1)["loss"][1], expected, rtol=1e-9)
