@@ -1,4 +1,4 @@
-"""benchmark.py on images, at sizes of a few seconds, with what this machine has; and its count of the work."""
+"""benchmark.py, at sizes of a few seconds, with what this machine has; and its count of the work."""
 
 import dataclasses
 import json
@@ -49,9 +49,20 @@ def test_contenders_compute_the_same_and_are_compared(name, extra, contenders, t
   assert all(shown in done.stdout for shown in names)
 
 
+@pytest.mark.skipif(not has_torch(), reason="PyTorch is an extra of its own")
+def test_sinusoid_measures_all_ratios(tmp_path):
+  output = tmp_path / "benchmark.json"
+  done = benchmark("sinusoid", "--rounds=1", "--seconds=0.2", "--main_iterations=0", f"--output={output}")
+  assert done.returncode == 0, done.stderr
+  measured = json.loads(output.read_text())
+  assert measured["over_loop"]["maml_tf, XLA"] > 5
+  assert measured["over_vmap"]["maml_tf, XLA"] > 1
+
+
 @pytest.mark.skipif(has_torch(), reason="PyTorch is there")
-def test_without_pytorch_the_message_says_what_to_install():
-  done = benchmark("omniglot", *SMALL)
+@pytest.mark.parametrize("name", ["sinusoid", "omniglot"])
+def test_without_pytorch_the_message_says_what_to_install(name):
+  done = benchmark(name, *SMALL)
   assert done.returncode == 1 and "PyTorch is not installed" in done.stderr and "bench" in done.stderr
 
 

@@ -1,4 +1,4 @@
-"""figures.py, collect.py, checkpoint.py and tables.py on small runs; benchmark.py on what this machine has."""
+"""figures.py, collect.py, checkpoint.py and tables.py on small runs."""
 
 import importlib.util
 import json
@@ -241,18 +241,3 @@ def load(name, monkeypatch):
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
   return module
-
-
-def test_benchmark_measures_or_names_what_to_install(tmp_path):
-  """PyTorch is an extra of its own: without it the script says so, with it a short run gives all ratios."""
-  output = tmp_path / "benchmark.json"
-  done = script("benchmark.py", "sinusoid", "--rounds=1", "--seconds=0.2", "--main_iterations=0", f"--output={output}")
-  try:
-    import torch  # noqa: F401
-  except ImportError:
-    one_line_error(done, "PyTorch is not installed", "bench")
-    return
-  assert done.returncode == 0, done.stderr
-  measured = json.loads(output.read_text())
-  assert measured["over_loop"]["maml_tf, XLA"] > 5
-  assert measured["over_vmap"]["maml_tf, XLA"] > 1
