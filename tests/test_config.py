@@ -127,10 +127,15 @@ def test_five_shot_evaluation_finds_the_one_shot_run(command):
 
 @pytest.mark.parametrize("given", [
   {"num_classes": 6}, {"num_filters": 32}, {"conv": False}, {"max_pool": True}, {"loss_reduction": "mean"},
-  {"split": "alphabets"}, {"stop_grad": True},
+  {"split": "alphabets"}, {"stop_grad": True}, {"learner": "anil"}, {"bn_mode": "support"}, {"mixed_precision": True},
 ], ids=str)  # fmt: skip
 def test_what_shapes_training_on_images_changes_the_directory(given):
   assert directory_name(datasource="omniglot", **given) != directory_name(datasource="omniglot")
+
+
+def test_what_saves_memory_leaves_the_directory():
+  saving = directory_name(datasource="omniglot", task_chunk=4, checkpoint_inner_steps=True)
+  assert saving == directory_name(datasource="omniglot")
 
 
 def test_where_the_data_lies_leaves_the_directory():
@@ -197,6 +202,8 @@ def test_random_trains_nothing():
     {"resume": False},
     {"test_set": False},
     {"train": False, "test_iter": 1000},
+    {"task_chunk": 5},
+    {"checkpoint_inner_steps": True},
     {"train": False, "update_batch_size": 5, "train_update_batch_size": 10},
     {"train": False, "update_lr": 0.01, "train_update_lr": 0.001},
   ],
@@ -220,6 +227,8 @@ def test_what_does_not_shape_training_leaves_the_directory(given):
     {"pretrain_iterations": 10},
     {"baseline": "oracle"},
     {"baseline": "random"},
+    {"learner": "reptile"},
+    {"mixed_precision": True},
   ],
 )
 def test_what_shapes_training_changes_the_directory(given):
@@ -265,6 +274,16 @@ REFUSED = [
   {"test_iter": 100, "train": False, "init_from": "somewhere"},
   {"test_iter": 100, "train": False, "baseline": "random"},
   {"init_from": "somewhere", "baseline": "random"},
+  {"learner": "foml"},
+  {"learner": "anil", "baseline": "pretrain"},
+  {"stop_grad": True, "learner": "reptile"},
+  {"checkpoint_inner_steps": True, "learner": "reptile"},
+  {"checkpoint_inner_steps": True, "baseline": "oracle"},
+  {"bn_mode": "batch", "norm": "batch_norm"},
+  {"bn_mode": "support"},
+  {"bn_mode": "running", "norm": "batch_norm", "baseline": "pretrain"},
+  {"task_chunk": -1},
+  {"task_chunk": 4},  # of 25 tasks
 ]
 
 

@@ -62,7 +62,7 @@ OMNIGLOT = dict(
   norm="batch_norm",
   loss_reduction="per_class_sum",  # cbfinn/maml, utils.py, xent, and the unreduced vector in maml.py
   eval_queries=1,  # as many as shots: `preset` below
-  jit_compile=False,  # XLA's convolutions are slower on a CPU than TensorFlow's own
+  jit_compile=False,  # on a CPU a graph is as fast or faster (results/benchmark_omniglot.json)
 )
 
 # cbfinn/maml, main.py, usage: 20-way, 1-shot omniglot
