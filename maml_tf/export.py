@@ -47,10 +47,14 @@ class AdaptationModule(tf.Module):
       return {name: tf.identity(variable) for name, variable in self._weights.items()}
 
     @tf.function
-    def adapt(support_x, support_y, num_updates):
+    def adapt_traced_once(support_x, support_y, num_updates):
       support = support_x[tf.newaxis], support_y[tf.newaxis]
       adapted = algorithm.adapt_final(initialization(), *support, num_updates)
       return {name: weight[0] for name, weight in adapted.items()}
+
+    @tf.function
+    def adapt(support_x, support_y, num_updates):
+      return adapt_traced_once(support_x, tf.cast(support_y, y_specs[0].dtype), tf.cast(num_updates, tf.int32))
 
     @tf.function
     def predict(weights, x):

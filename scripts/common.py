@@ -8,6 +8,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # TensorFlow returns large tensors to the system at once and gets them back page by page: keeping them made an Omniglot
 # step a quarter and an evaluation on miniImageNet twice as fast.
 os.environ.setdefault("TF_CPU_ALLOCATOR_USE_BFC", "1")
+# oneDNN's kernels are twice as fast on small convolutions; by itself TensorFlow uses them only where there is AVX-512.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 from absl import flags
 

@@ -77,7 +77,7 @@ def test_its_evaluation_finds_its_run(parse, command):
   config = parse(f"{command} {EVALUATION}")
   assert directory(config) == directory(parse(command))
   assert (config.train, config.test_set, config.eval_tasks, config.eval_updates) == (False, True, 600, 10)
-  assert config.eval_queries == config.update_batch_size  # the published test takes as many queries as shots
+  assert config.eval_queries == 0  # 1, 15 and, as in the published test, as many as shots
 
 
 @pytest.mark.parametrize("command", [FIVE_WAY, TWENTY_WAY], ids=["omniglot5way", "omniglot20way"])
@@ -85,7 +85,7 @@ def test_five_shots_are_evaluated_on_the_one_shot_run(parse, command):
   """A flag given twice counts as it stands last, as with TensorFlow 1's flags."""
   config = parse(f"{command} {OF_FIVE_SHOTS}")
   assert directory(config) == directory(parse(command))
-  assert (config.update_batch_size, config.training_shots, config.eval_queries) == (5, 1, 5)
+  assert (config.update_batch_size, config.training_shots, config.eval_queries) == (5, 1, 0)
 
 
 def test_four_command_lines_are_four_runs(parse):

@@ -83,7 +83,8 @@ class Config:
   eval_tasks: int = _setting("tasks in the evaluation")
   eval_updates: int = _setting("most inner steps in the evaluation")
   eval_queries: int = _setting(
-    "query examples per task (sinusoid) or per class (images) in the evaluation; images: as many as shots"
+    "query examples per task (sinusoid) or per class (images) in the evaluation; images: 0 for 1, 15 and as many as "
+    "shots, one after the other"
   )
   jit_compile: bool = _setting("compile the training loop with XLA")
 
@@ -284,8 +285,9 @@ def _check(config):
 
 def _check_numbers(config, require):
   for name in ("num_classes", "meta_batch_size", "update_batch_size", "num_updates", "num_filters",
-               "eval_tasks", "eval_queries"):  # fmt: skip
+               "eval_tasks"):  # fmt: skip
     require(name, getattr(config, name) >= 1, "a whole number of at least 1")
+  require("eval_queries", config.eval_queries >= (0 if config.has_images else 1), "a whole number of at least 1")
   for name in ("pretrain_iterations", "metatrain_iterations", "eval_updates", "task_chunk", "seed"):
     require(name, getattr(config, name) >= 0, "a whole number of at least 0")
   require("seed", config.seed < 2**62, "a number below 2**62")

@@ -191,7 +191,8 @@ class ImageExperiment:
     return max(1, int(self._bank(part).sizes.min()) - shots)
 
   def _wanted_queries(self):
-    return sorted({*EVALUATION_QUERIES, self.config.eval_queries})
+    named = self.config.eval_queries
+    return [named] if named else sorted({*EVALUATION_QUERIES, self.config.update_batch_size})
 
   def _possible_queries(self):
     """The numbers of queries to evaluate with.

@@ -61,7 +61,7 @@ OMNIGLOT = dict(
   update_lr=0.4,
   norm="batch_norm",
   loss_reduction="per_class_sum",  # cbfinn/maml, utils.py, xent, and the unreduced vector in maml.py
-  eval_queries=1,  # as many as shots: `preset` below
+  eval_queries=0,  # 1, 15 and, as in cbfinn/maml's main.py, as many as shots
   jit_compile=False,  # on a CPU a graph is as fast or faster (results/benchmark_omniglot.json)
 )
 
@@ -96,7 +96,7 @@ def preset(datasource, given):
     settings |= OMNIGLOT_20_WAY
   if datasource == "miniimagenet" and (shots if trained == -1 else trained) == 5:
     settings |= MINIIMAGENET_5_SHOT
-  return settings | {"eval_queries": shots}  # cbfinn/maml, main.py: as many as shots
+  return settings
 
 
 # 5-shot mean squared error after 1, 5 and 10 steps (Finn et al. 2017, table 2).

@@ -180,7 +180,7 @@ def _settings_of_results(config):
     "seed": config.seed,
     "split": "test" if config.test_set else "validation",
     "tasks": config.eval_tasks,
-    "queries": config.eval_queries,
+    "queries": config.eval_queries or config.update_batch_size,
   }
 
 

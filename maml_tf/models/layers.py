@@ -57,12 +57,17 @@ def _conv2d_per_task(x, kernel, stride):
 
 def _conv2d_unstacked(x, kernel, stride):
   """One convolution of TensorFlow's own for each task: the package's one loop over tasks, unrolled in the graph."""
-  tasks = zip(tf.unstack(x), tf.unstack(kernel), strict=True)
+  tasks = zip(tf.unstack(x), tf.unstack(kernel, x.shape[0]), strict=True)
   return tf.stack([tf.nn.conv2d(images, filters, stride, "SAME") for images, filters in tasks])
 
 
 def _prefers_unstacked(x, kernel, stride):
-  """Whether the patches of one task are too large; False where the sizes are not known when tracing."""
+  """Whether the patches of one task are too large; False where the sizes are not known when tracing.
+
+  A single task, as in an exported model, has nothing to batch: without constant indices its graph is a tenth as large.
+  """
+  if x.shape[0] == 1:
+    return True
   if x.shape[0] is None or not (x.shape[1:].is_fully_defined() and kernel.shape[1:].is_fully_defined()):
     return False
   _, num_examples, height, width, _ = x.shape
