@@ -31,7 +31,7 @@ FLAGS = flags.FLAGS
 flags.DEFINE_integer("rounds", 5, "rounds in which every contender is timed once", lower_bound=1)
 flags.DEFINE_float("seconds", 3.0, "time of one contender in one round", lower_bound=0.01)
 flags.DEFINE_integer("main_iterations", 70000, "iterations of the run through scripts/main.py; 0: leave it out")
-flags.DEFINE_list("contenders", None, "images: only these of xla, graph, map_fn, loop, vmap")
+flags.DEFINE_list("contenders", None, "images: only these of xla, graph, recompute, chunk, map_fn, loop, vmap")
 for _size in ("tasks", "filters", "queries", "num_updates"):
   flags.DEFINE_integer(_size, None, "images: other than published, for a quick look", lower_bound=1)
 flags.DEFINE_string("output", None, "JSON file to write the results to")

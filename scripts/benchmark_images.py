@@ -17,8 +17,11 @@ import numpy as np
 from maml_tf.errors import UserError
 
 OURS, GRAPH, MAP_FN = "maml_tf, XLA", "maml_tf, graph", "tf.map_fn over tasks"
+RECOMPUTED, CHUNKED = "maml_tf, steps recomputed", "maml_tf, one task at a time"
 LOOP, VMAP = "PyTorch, loop over tasks", "PyTorch, torch.func.vmap"
-CONTENDERS = {"xla": OURS, "graph": GRAPH, "map_fn": MAP_FN, "loop": LOOP, "vmap": VMAP}
+CONTENDERS = {
+  "xla": OURS, "graph": GRAPH, "recompute": RECOMPUTED, "chunk": CHUNKED, "map_fn": MAP_FN, "loop": LOOP, "vmap": VMAP,
+}  # fmt: skip
 # XLA compiles the unrolled convolutions of large images for minutes, and then runs them more slowly.
 DEFAULT_CONTENDERS = {
   "omniglot": ("xla", "graph", "map_fn", "loop", "vmap"),
@@ -101,11 +104,12 @@ def _model(setting):
   return models.ConvNet(setting.ways, setting.filters, setting.size, max_pool=setting.max_pool)
 
 
-def maml_tf_step(setting, weights, episodes, jit_compile):
+def maml_tf_step(setting, weights, episodes, jit_compile=False, recompute=False, task_chunk=None):
   """A function () -> (loss, gradients): the package's own meta-gradient."""
   import tensorflow as tf
 
   from maml_tf import MAML, tasks
+  from maml_tf.maml import meta_gradients
 
   maml = MAML(
     _model(setting),
@@ -113,11 +117,16 @@ def maml_tf_step(setting, weights, episodes, jit_compile):
     setting.inner_lr,
     setting.num_updates,
     loss_reduction="per_class_sum",
+    checkpoint_inner_steps=recompute,
   )
   weights = {name: tf.constant(value) for name, value in weights.items()}
   batch = tasks.TaskBatch(*map(tf.constant, episodes))
-  compiled = tf.function(maml.meta_gradients, jit_compile=jit_compile)
-  return lambda: _as_numpy(*compiled(weights, batch))
+
+  @tf.function(jit_compile=jit_compile)
+  def step(weights, batch):
+    return meta_gradients(maml.meta_loss, weights, batch, task_chunk)[:2]
+
+  return lambda: _as_numpy(*step(weights, batch))
 
 
 def map_fn_step(setting, weights, episodes):
@@ -193,8 +202,9 @@ def sgemm_step(setting, weights, episodes):
 
 
 def make_step(name, *arguments):
-  if name in (OURS, GRAPH):
-    return maml_tf_step(*arguments, jit_compile=name == OURS)
+  if name in (OURS, GRAPH, RECOMPUTED, CHUNKED):
+    chunk = 1 if name == CHUNKED else None
+    return maml_tf_step(*arguments, jit_compile=name == OURS, recompute=name == RECOMPUTED, task_chunk=chunk)
   if name in (LOOP, VMAP):
     return torch_step(*arguments, vectorised=name == VMAP)
   return {MAP_FN: map_fn_step, SGEMM: sgemm_step}[name](*arguments)
