@@ -1,7 +1,10 @@
 """Metrics after 0, 1, ..., S inner steps, over many tasks in blocks, with 95 % intervals."""
 
+import shutil
+
 import numpy as np
 import tensorflow as tf
+from tqdm import tqdm
 
 from maml_tf import maml, randomness
 
@@ -23,11 +26,7 @@ def evaluate_blocks(evaluate_batch, tasks, seed, num_tasks, task_chunk=None):
   Returns:
     Dict of name -> [S + 1, num_tasks].
   """
-  evaluate_batch = _in_chunks(evaluate_batch, task_chunk)
-
-  def block(index):
-    return evaluate_batch(tasks.sample(randomness.fold(seed, index), BLOCK))
-
+  block = _block_function(evaluate_batch, tasks, seed, task_chunk)
   traced = tf.function(block).get_concrete_function(tf.TensorSpec([], tf.int32))
   signature = tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape, t.dtype), traced.structured_outputs)
   blocks = tf.map_fn(
@@ -37,6 +36,28 @@ def evaluate_blocks(evaluate_batch, tasks, seed, num_tasks, task_chunk=None):
     parallel_iterations=1,
   )
   return {name: _join(values)[:, :num_tasks] for name, values in blocks.items()}
+
+
+def evaluate_with_progress(evaluate_batch, tasks, seed, num_tasks, task_chunk=None, label=None):
+  """As `evaluate_blocks`, of a Python integer `num_tasks`, with a progress bar where the output is a terminal.
+
+  Returns:
+    Dict of name -> NumPy array [S + 1, num_tasks].
+  """
+  block = tf.function(_block_function(evaluate_batch, tasks, seed, task_chunk))
+  columns, lines = shutil.get_terminal_size()
+  parts = []
+  with tqdm(total=num_tasks, unit="task", desc=label, disable=None, ncols=columns, nrows=lines) as bar:
+    for first in range(0, num_tasks, BLOCK):
+      parts.append({n: v.numpy() for n, v in block(tf.constant(first // BLOCK)).items()})
+      bar.update(min(BLOCK, num_tasks - first))
+  return {name: np.concatenate([part[name] for part in parts], axis=1)[:, :num_tasks] for name in parts[0]}
+
+
+def _block_function(evaluate_batch, tasks, seed, task_chunk):
+  """A function of a block's index -> dict of name -> [S + 1, BLOCK]."""
+  evaluate_batch = _in_chunks(evaluate_batch, task_chunk)
+  return lambda index: evaluate_batch(tasks.sample(randomness.fold(seed, index), BLOCK))
 
 
 def _in_chunks(evaluate_batch, task_chunk):

@@ -215,18 +215,14 @@ class ImageExperiment:
     """{"loss": [S + 1, tasks], "accuracy": likewise} with the step size of the evaluation."""
     config = self.config
     algorithm = self.algorithm(config.update_lr)
-
-    @tf.function
-    def evaluate(weights):
-      return evaluation.evaluate_blocks(
-        lambda batch: algorithm.evaluate(weights, batch, config.eval_updates),
-        episodes,
-        seed,
-        config.eval_tasks,
-        config.task_chunk or None,
-      )
-
-    return evaluate(weights)
+    return evaluation.evaluate_with_progress(
+      lambda batch: algorithm.evaluate(weights, batch, config.eval_updates),
+      episodes,
+      seed,
+      config.eval_tasks,
+      config.task_chunk or None,
+      label="evaluating",
+    )
 
   def _title(self):
     config = self.config
