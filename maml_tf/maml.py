@@ -91,8 +91,7 @@ def adapt_recomputing(loss_fn, weights, inner_lr, num_updates, first_order=False
   Returns:
     (weights, the losses before each step [num_updates, T], which have no gradient).
   """
-  rates = inner_lr if isinstance(inner_lr, (dict, list)) else dict.fromkeys(weights, inner_lr)
-  table = _rate_table(rates, weights)
+  table = _rate_table(inner_lr, weights)
   adapted_names = [name for name in weights if name in table]
   # Copies: of a graph's own tensors and those of one around it, `tf.custom_gradient` takes the first only.
   sources = tf.nest.map_structure(tf.identity, {"weights": dict(weights), "rates": table})
@@ -168,8 +167,7 @@ def adapt_final(loss_fn, weights, inner_lr, num_updates):
 def _fold_steps(loss_fn, weights, inner_lr, num_updates, measure, measured_dtypes):
   """The inner loop as a `tf.while_loop`; also stacks what `measure(weights)` returns after 0..num_updates steps."""
   num_updates = tf.cast(num_updates, tf.int32)
-  rates = inner_lr if isinstance(inner_lr, (dict, list)) else dict.fromkeys(weights, inner_lr)
-  table = _rate_table(rates, weights)
+  table = _rate_table(inner_lr, weights)
   arrays = [tf.TensorArray(dtype, num_updates + 1) for dtype in measured_dtypes]
 
   def record(step, weights, arrays):
@@ -191,9 +189,10 @@ def _at_step(inner_lr, step):
   return inner_lr[min(step, len(inner_lr) - 1)] if isinstance(inner_lr, list) else inner_lr
 
 
-def _rate_table(rates, weights):
-  """Step sizes as tensors, dict of name -> [steps, ...], of a dict (one row) or of a list of dicts, one per step."""
-  rows = rates if isinstance(rates, list) else [rates]
+def _rate_table(inner_lr, weights):
+  """Step sizes as tensors, dict of name -> [steps, ...]: one row, or one for each step of a list."""
+  rows = inner_lr if isinstance(inner_lr, list) else [inner_lr]
+  rows = [row if isinstance(row, dict) else dict.fromkeys(weights, row) for row in rows]
   names = [name for name in weights if any(name in row for row in rows)]
   # A name that is missing at one step is not adapted there: its step size is zero.
   return {n: tf.stack([_cast(row.get(n, 0.0), weights[n].dtype) for row in rows]) for n in names}
@@ -543,7 +542,12 @@ def tasks_of(batch, first, count):
   """`count` tasks of a `TaskBatch`, from the tensor `first` on."""
 
   def slice_of(field):
-    return None if field is None else tf.ensure_shape(field[first : first + count], [count, *field.shape[1:]])
+    if field is None:
+      return None
+    # Not `field[first : first + count]`: XLA does not know the size of that.
+    rest = field.shape.rank - 1
+    part = tf.slice(field, [first] + [0] * rest, [count] + [-1] * rest)
+    return tf.ensure_shape(part, [count, *field.shape[1:]])
 
   return type(batch)(*map(slice_of, batch))
 

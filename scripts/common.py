@@ -54,6 +54,9 @@ def main_of(function, usage):
   except UserError as error:
     print(f"{name}: {error}", file=sys.stderr)
     return 1
+  except OSError as error:
+    print(f"{name}: {error.filename or 'input or output'}: {error.strerror or error}", file=sys.stderr)
+    return 1
   except KeyboardInterrupt:
     print(f"{name}: interrupted", file=sys.stderr)
     return 130

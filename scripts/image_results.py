@@ -9,7 +9,7 @@ from checkpoint import config_of, continue_command, iteration_of, name_of, newes
 
 from maml_tf.errors import UserError
 from maml_tf.experiments.config import resolve
-from maml_tf.experiments.presets import PUBLISHED_IMAGES
+from maml_tf.experiments.presets import published_accuracy
 
 ROOT = pathlib.Path(__file__).parents[1]
 KEPT = ROOT / "results" / "checkpoints"
@@ -17,6 +17,8 @@ CURVE_POINTS = 100
 CURVE_STEPS = (0, 1, 3, 5, 10)
 # What has to be the same in all runs that are averaged: whatever shapes training but the seed.
 SHARED = ("datasource", "method", "training command")
+PROTOCOL = {"bn_mode": "transductive", "eval_updates": 10}
+SPEED = ("task_chunk", "checkpoint_inner_steps", "jit_compile")  # these change no result
 OF_EACH_EVALUATION = ("tasks", "command", "commit", "wall_seconds", "versions", "hardware", "results")
 
 
@@ -29,6 +31,7 @@ def collect(folders, shots, before):
     before: the content of the file that is to be replaced, or None. Its evaluations of the same checkpoint stay.
   """
   runs = sorted((read_run(pathlib.Path(folder), shots) for folder in folders), key=lambda run: run["seed"])
+  _check_seeds(runs, folders)
   for run in runs:
     _keep_evaluations(run, before)
   first = runs[0]
@@ -51,6 +54,12 @@ def collect(folders, shots, before):
   }
 
 
+def _check_seeds(runs, folders):
+  """One seed twice would pass for two, with too small an interval."""
+  if len({run["seed"] for run in runs}) < len(runs):
+    raise UserError(f"two of the {len(folders)} run directories have the same seed; name each seed's once")
+
+
 def read_run(folder, shots):
   """One run directory as an entry of the results file."""
   evaluations = [read_json(path) for name in ("results", "evaluation") if (path := folder / f"{name}.json").exists()]
@@ -63,7 +72,11 @@ def read_run(folder, shots):
   shots = shots or config.training_shots
   evaluations = [e for e in evaluations if _counts(e, shots, iterations)]
   return {
-    "shared": {"datasource": config.datasource, "method": config.method, "training command": _without_seed(config)},
+    "shared": {
+      "datasource": config.datasource,
+      "method": config.trained_with,
+      "training command": _without_seed(config),
+    },
     "seed": config.seed,
     "shots": shots,
     "published": published(config, shots),
@@ -77,12 +90,8 @@ def read_run(folder, shots):
 
 def published(config, shots):
   """The paper's accuracy and the step after which it is read, or None."""
-  key = (config.datasource, config.num_classes, shots, config.conv, config.stop_grad)
-  relative = getattr(config, "learner", "maml") != "maml"
-  if config.method != "maml" or relative or key not in PUBLISHED_IMAGES:
-    return None
-  accuracy, step = PUBLISHED_IMAGES[key]
-  return {"accuracy": accuracy, "step": step}
+  found = published_accuracy(config, shots)
+  return None if found is None else {"accuracy": found[0], "step": found[1]}
 
 
 def _training(folder, config, iterations):
@@ -108,22 +117,37 @@ def _keep_evaluations(run, before):
   for older in (before or {"runs": []})["runs"]:
     same = all(older[name] == run[name] for name in ("seed", "shots", "iterations"))
     if same and older.get("init_from") == run.get("init_from"):
-      there = [_label(evaluation) for evaluation in run["evaluations"]]
-      run["evaluations"] += [e for e in older["evaluations"] if _label(e) not in there]
-  run["evaluations"].sort(key=lambda evaluation: (evaluation["tasks"], _label(evaluation)))
+      run["evaluations"] += [e for e in older["evaluations"] if not _repeated(e, run["evaluations"])]
+  run["evaluations"].sort(key=lambda evaluation: evaluation["tasks"])  # stable: of two alike, the newer comes first
+
+
+def _repeated(evaluation, newer):
+  """Whether the newer evaluations have all that it has."""
+  alike = [other["results"] for other in newer if _label(other) == _label(evaluation)]
+  return set(evaluation["results"]) <= set().union(*alike)
 
 
 def _averages(runs):
   """Number of test tasks -> queries per class -> accuracy, for the evaluations that all runs have."""
-  by_label = [{_label(evaluation): evaluation["results"] for evaluation in run["evaluations"]} for run in runs]
-  labels = [label for label in by_label[0] if all(label in evaluations for evaluations in by_label)]
+  by_label = [_by_label(run) for run in runs]
+  shared = {label: set.intersection(*(set(r.get(label, {})) for r in by_label)) for label in by_label[0]}
   return {
     label: {
-      queries: average([evaluations[label][queries]["accuracy"] for evaluations in by_label])
+      queries: average([results[label][queries]["accuracy"] for results in by_label])
       for queries in by_label[0][label]
+      if queries in all_have
     }
-    for label in labels
+    for label, all_have in shared.items()
+    if all_have
   }
+
+
+def _by_label(run):
+  """Label -> queries per class -> results, from all evaluations of a run."""
+  merged = {}
+  for evaluation in run["evaluations"]:
+    merged[_label(evaluation)] = evaluation["results"] | merged.get(_label(evaluation), {})
+  return {label: dict(sorted(results.items(), key=lambda item: int(item[0]))) for label, results in merged.items()}
 
 
 def average(summaries):
@@ -146,8 +170,11 @@ def _counts(evaluation, shots, iterations):
 
 def _settings(evaluation):
   """The choices of an evaluation that differ from the published protocol."""
-  mode = evaluation["config"].get("bn_mode", "transductive")
-  return {} if mode == "transductive" else {"bn_mode": mode}
+  config = evaluation["config"]
+  chosen = {name: config[name] for name in PROTOCOL if config.get(name, PROTOCOL[name]) != PROTOCOL[name]}
+  if config["train_update_lr"] not in (-1, config["update_lr"]):
+    chosen["update_lr"] = config["update_lr"]
+  return chosen
 
 
 def _label(evaluation):
@@ -155,7 +182,8 @@ def _label(evaluation):
 
 
 def _without_seed(config):
-  return " ".join(part for part in train_command(config).split() if not part.startswith("--seed="))
+  aside = tuple(f"--{name}=" for name in ("seed", *SPEED))
+  return " ".join(part for part in train_command(config).split() if not part.startswith(aside))
 
 
 def _rows(path, iterations):

@@ -48,6 +48,8 @@ def test_recomputing_eagerly_and_without_steps():
     total = tf.reduce_sum(adapted["w"])
   np.testing.assert_allclose(adapted["w"], 0.9**2 * weights["w"], rtol=1e-6)
   np.testing.assert_allclose(before, [[2.0, 4.5], [2.0 * 0.81, 4.5 * 0.81]], rtol=1e-6)
+  by_step, _ = adapt_recomputing(loss_fn, {"w": weights["w"], "shared": tf.constant(0.0)}, [0.1, 0.2], 2)
+  np.testing.assert_allclose(by_step["w"], weights["w"])
   gradients = tape.gradient(total, weights)
   np.testing.assert_allclose(gradients["w"], [[0.81], [0.81]], rtol=1e-6)
   # w'' = w (1 - 0.2 s)^2, so its derivative by s is -0.4 w (1 - 0.2 s).
@@ -88,6 +90,15 @@ def test_recomputing_makes_memory_flat_in_the_steps_and_chunks_in_the_tasks():
   assert ten < 1.3 * one
   assert ten_kept > 2 * ten  # or there was nothing to save
   assert _peak_megabytes(10, True, chunk=2) < 0.5 * ten
+
+
+def test_chunks_compile():
+  maml, batch = MAML(models.MLP(hidden=(8,)), inner_lr=0.01), tasks.Sinusoid(5, 5).sample(tf.constant([1, 2]), 6)
+  weights = maml.initial_weights(0)
+  whole = maml.meta_gradients(weights, batch)[1]
+  parts = tf.function(lambda w: meta_gradients(maml.meta_loss, w, batch, 2)[1], jit_compile=True)(weights)
+  for name in whole:
+    np.testing.assert_allclose(parts[name], whole[name], rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 50])

@@ -145,10 +145,11 @@ def reachable(url, seconds=3.0):
   return bool(answered)
 
 
-def class_names_hash(folder):
-  """A short hash of the names of the class folders in `folder`, from a listing alone."""
-  names = sorted(path.name for path in folders(folder))
-  return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
+def contents_hash(folder):
+  """A short hash of the files in the class folders of `folder`, names and sizes, from a listing alone."""
+  files = (path for folder in folders(folder) for path in folder.iterdir() if path.is_file())
+  lines = sorted(f"{path.parent.name}/{path.name} {path.stat().st_size}" for path in files)
+  return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
 def cache_folder(data_dir):

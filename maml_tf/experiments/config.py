@@ -287,7 +287,8 @@ def _check_numbers(config, require):
   for name in ("num_classes", "meta_batch_size", "update_batch_size", "num_updates", "num_filters",
                "eval_tasks"):  # fmt: skip
     require(name, getattr(config, name) >= 1, "a whole number of at least 1")
-  require("eval_queries", config.eval_queries >= (0 if config.has_images else 1), "a whole number of at least 1")
+  least = 0 if config.has_images else 1
+  require("eval_queries", config.eval_queries >= least, f"a whole number of at least {least}")
   for name in ("pretrain_iterations", "metatrain_iterations", "eval_updates", "task_chunk", "seed"):
     require(name, getattr(config, name) >= 0, "a whole number of at least 0")
   require("seed", config.seed < 2**62, "a number below 2**62")
@@ -348,6 +349,8 @@ def _check_learner(config, require):
     require("bn_mode", config.norm == "batch_norm", "transductive, or --norm=batch_norm with it")
   if config.bn_mode == "running":
     require("bn_mode", config.method == "maml", "transductive or support with a baseline, which keeps no averages")
+  learned = config.learner == "metasgd" and config.train_update_lr not in (-1, config.update_lr)
+  require("train_update_lr", not learned, "-1 with --learner=metasgd, whose step sizes are learned")
   chunks = config.task_chunk
   require(
     "task_chunk",

@@ -7,9 +7,10 @@ import tensorflow as tf
 
 from maml_tf import evaluation, models, randomness, tasks
 from maml_tf.datasets import image_folder, locate, miniimagenet, omniglot
+from maml_tf.errors import UserError
 from maml_tf.experiments import image_plots, plots
 from maml_tf.experiments.algorithms import make_algorithm
-from maml_tf.experiments.presets import PUBLISHED_IMAGES
+from maml_tf.experiments.presets import published_accuracy
 from maml_tf.training import optimizers
 from maml_tf.training.learner import SupervisedLearner
 from maml_tf.training.trainer import Schedule
@@ -46,10 +47,10 @@ class ImageExperiment:
     self._possible_queries()
 
   def data_fingerprint(self):
-    """A hash of the training classes' names, for image folders: the datasource does not say which they are."""
+    """A hash of the training images' names and sizes, for image folders: the datasource does not say which they are."""
     if self.config.datasource != "folder":
       return None
-    return locate.class_names_hash(pathlib.Path(self.config.data_dir) / "train")
+    return locate.contents_hash(pathlib.Path(self.config.data_dir) / "train")
 
   def learner(self, initial_weights=None, inner_lr=None):
     """The learner that the config names; `inner_lr` overrides the step size. It has tasks only where it trains."""
@@ -120,7 +121,8 @@ class ImageExperiment:
 
   def table(self, results):
     """Lines of text: the results, beside the published one and the step after which the paper reads it."""
-    steps = [step for step in TABLE_STEPS if step <= self.config.eval_updates]
+    last = self.config.eval_updates
+    steps = sorted({step for step in (*TABLE_STEPS, last) if step <= last})
     header = "".join(f"{f'{step} steps' if step != 1 else '1 step':>15}" for step in steps)
     lines = [f"Accuracy in %, {self._title()}, 95 % intervals", f"{'':24}{header}"]
     for queries in self._wanted_queries():
@@ -201,8 +203,10 @@ class ImageExperiment:
       UserError: not even the smallest is possible.
     """
     wanted = self._wanted_queries()
-    self._episodes(self._evaluated, self.config.update_batch_size, wanted[0])
+    self._episodes(self._evaluated, self.config.update_batch_size, 1)
     left = self._images_left(self._evaluated, self.config.update_batch_size)
+    if self.config.eval_queries > left:
+      raise UserError(f"--eval_queries={self.config.eval_queries}: expected at most {left}: {self._too_few()}")
     return [queries for queries in wanted if queries <= left]
 
   def _too_few(self):
@@ -228,14 +232,14 @@ class ImageExperiment:
     config = self.config
     split = "test" if config.test_set else "validation"
     ways = f"{config.num_classes}-way {config.update_batch_size}-shot"
-    learner = f"{config.trained_with}, alpha {config.update_lr:g}"
+    rate = "learned step sizes" if config.learner == "metasgd" else f"alpha {config.update_lr:g}"
+    learner = f"{config.trained_with}, {rate}"
     return f"{config.datasource} {ways}, {learner}, {config.eval_tasks} {split} tasks"
 
   def _published(self):
     """(accuracy, step) of the paper's cell, or None."""
-    config = self.config
-    key = (config.datasource, config.num_classes, config.update_batch_size, config.conv, config.stop_grad)
-    return PUBLISHED_IMAGES.get(key) if config.trained_with == "maml" else None
+    found = published_accuracy(self.config, self.config.update_batch_size)
+    return found if found is not None and found[1] <= self.config.eval_updates else None
 
   def _published_lines(self, steps):
     if self._published() is None:

@@ -119,3 +119,11 @@ PUBLISHED_IMAGES = {
   ("miniimagenet", 5, 1, True, True): (0.4807, 10),
   ("miniimagenet", 5, 5, True, True): (0.6315, 10),
 }
+
+
+def published_accuracy(config, shots):
+  """(accuracy, step) of the cell of the paper's table 1 that a config reproduces, evaluated with `shots`; or None."""
+  chosen = config.trained_with, config.bn_mode, config.split, config.norm
+  if chosen != ("maml", "transductive", "published", "batch_norm"):
+    return None
+  return PUBLISHED_IMAGES.get((config.datasource, config.num_classes, shots, config.conv, config.stop_grad))

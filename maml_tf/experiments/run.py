@@ -77,7 +77,7 @@ def run(config, command=None, say=print):
   """
   began = time.perf_counter()
   experiment = EXPERIMENTS[config.datasource](config)
-  initial, fingerprint = _initial_weights(config, experiment)
+  initial, fingerprint = _initial_weights(config, experiment, say)
   directory = run_directory(config, fingerprint, experiment.data_fingerprint())
   # Both before the lock: nothing is created where there is nothing to evaluate, or to train on.
   if not config.train and _evaluates_checkpoint(config):
@@ -147,14 +147,14 @@ def run_directory(config, init_fingerprint=None, data_fingerprint=None):
   return RunDirectory(pathlib.Path(config.logdir) / name)
 
 
-def _initial_weights(config, experiment):
+def _initial_weights(config, experiment, say):
   """(weights of --init_from or None, a hash of them or None)."""
   if config.init_from is None:
     return None, None
   shapes, fresh = experiment.model.weight_shapes, experiment.algorithm(config.update_lr or 0.0).initial_weights(0)
   extra = {name: value for name, value in fresh.items() if name not in shapes}
   try:
-    weights, _ = export.load_initialization(
+    weights, metadata = export.load_initialization(
       config.init_from, shapes, {name: tuple(value.shape) for name, value in extra.items()}
     )
   except UserError as error:
@@ -166,10 +166,20 @@ def _initial_weights(config, experiment):
       f"--bn_mode={config.bn_mode} evaluates with; it was trained with other settings: name those"
     )
   weights |= {name: extra[name] for name in missing}
+  if not config.train:
+    _say_differences(config, metadata.get("config", {}), say)
   digest = hashlib.sha256()
   for name, value in weights.items():
     digest.update(name.encode() + value.numpy().tobytes())
   return weights, digest.hexdigest()[:16]
+
+
+def _say_differences(config, trained, say):
+  """Names the settings of an artefact's training that shape adaptation and that the evaluation does not share."""
+  for name in ("learner", "loss_reduction", "bn_mode", "update_lr", "norm"):
+    there, here = trained.get(name), getattr(config, name)
+    if there is not None and there != here:
+      say(f"--init_from={config.init_from} was trained with --{name}={there}, and is evaluated with --{name}={here}")
 
 
 def _settings_of_results(config):
@@ -270,8 +280,8 @@ def _out_of_memory_explained():
     yield
   except (tf.errors.ResourceExhaustedError, MemoryError) as error:
     raise UserError(
-      "out of memory; fewer tasks at a time (--meta_batch_size), fewer examples (--update_batch_size, --eval_queries) "
-      "or fewer steps (--num_updates, --eval_updates) need less"
+      "out of memory; fewer tasks at a time (--task_chunk) and --checkpoint_inner_steps need less and give the same, "
+      "smaller tasks (--meta_batch_size, --update_batch_size, --eval_queries, --num_updates) need less as well"
     ) from error
 
 

@@ -46,11 +46,10 @@ class Episodes(TaskDistribution):
   def sample(self, seed, num_tasks):
     classes = self._choose_classes(randomness.fold(seed, "classes"), num_tasks)
     chosen = self._choose_images(randomness.fold(seed, "images"), num_tasks, classes)
-    x = tf.gather(self._images, chosen)  # [T, N, K + Q, H, W, C], bytes
+    x = tf.cast(tf.gather(self._images, chosen), self.dtype)  # [T, N, K + Q, H, W, C], 0 to 255
     if self.rotations:
       x = self._rotate(randomness.fold(seed, "rotations"), num_tasks, x)
-    x = tf.cast(x, self.dtype) / 255.0
-    x = 1.0 - x if self.invert else x
+    x = 1.0 - x / 255.0 if self.invert else x / 255.0
     support_x, support_y = self._arrange(x[:, :, : self.shots], num_tasks)
     query_x, query_y = self._arrange(x[:, :, self.shots :], num_tasks)
     return TaskBatch(support_x, support_y, query_x, query_y)
