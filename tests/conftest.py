@@ -3,6 +3,8 @@
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as the scripts do: other kernels give other bits
+os.environ["https_proxy"] = "http://127.0.0.1:9"  # no test downloads anything
 
 import keras
 import pytest
