@@ -57,7 +57,11 @@ def evaluate_with_progress(evaluate_batch, tasks, seed, num_tasks, task_chunk=No
 def _block_function(evaluate_batch, tasks, seed, task_chunk):
   """A function of a block's index -> dict of name -> [S + 1, BLOCK]."""
   evaluate_batch = _in_chunks(evaluate_batch, task_chunk)
-  return lambda index: evaluate_batch(tasks.sample(randomness.fold(seed, index), BLOCK))
+
+  def block(index):
+    return evaluate_batch(tasks.sample(randomness.fold(seed, index), BLOCK))
+
+  return block
 
 
 def _in_chunks(evaluate_batch, task_chunk):
