@@ -4,7 +4,7 @@ import contextlib
 import os
 import sys
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # TensorFlow returns large tensors to the system at once and gets them back page by page: keeping them made an Omniglot
 # step a quarter and an evaluation on miniImageNet twice as fast.
 os.environ.setdefault("TF_CPU_ALLOCATOR_USE_BFC", "1")
