@@ -1,12 +1,9 @@
 """Metrics after 0, 1, ..., S inner steps, over many tasks in blocks, with 95 % intervals."""
 
-import shutil
-
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
-from maml_tf import maml, randomness
+from maml_tf import maml, progress, randomness
 
 # Tasks are drawn in blocks of this size, each from a seed of its own, whatever the number of tasks or the memory: so
 # the first 600 of 6,000 test tasks are the 600 test tasks.
@@ -27,15 +24,8 @@ def evaluate_blocks(evaluate_batch, tasks, seed, num_tasks, task_chunk=None):
     Dict of name -> [S + 1, num_tasks].
   """
   block = _block_function(evaluate_batch, tasks, seed, task_chunk)
-  traced = tf.function(block).get_concrete_function(tf.TensorSpec([], tf.int32))
-  signature = tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape, t.dtype), traced.structured_outputs)
-  blocks = tf.map_fn(
-    traced,
-    tf.range((num_tasks + BLOCK - 1) // BLOCK),
-    fn_output_signature=signature,
-    parallel_iterations=1,
-  )
-  return {name: _join(values)[:, :num_tasks] for name, values in blocks.items()}
+  results = _one_after_another(block, tf.range((num_tasks + BLOCK - 1) // BLOCK))
+  return {name: values[:, :num_tasks] for name, values in results.items()}
 
 
 def evaluate_with_progress(evaluate_batch, tasks, seed, num_tasks, task_chunk=None, label=None):
@@ -45,9 +35,8 @@ def evaluate_with_progress(evaluate_batch, tasks, seed, num_tasks, task_chunk=No
     Dict of name -> NumPy array [S + 1, num_tasks].
   """
   block = tf.function(_block_function(evaluate_batch, tasks, seed, task_chunk))
-  columns, lines = shutil.get_terminal_size()
   parts = []
-  with tqdm(total=num_tasks, unit="task", desc=label, disable=None, ncols=columns, nrows=lines) as bar:
+  with progress.bar(total=num_tasks, unit="task", desc=label) as bar:
     for first in range(0, num_tasks, BLOCK):
       parts.append({n: v.numpy() for n, v in block(tf.constant(first // BLOCK)).items()})
       bar.update(min(BLOCK, num_tasks - first))
@@ -71,19 +60,25 @@ def _in_chunks(evaluate_batch, task_chunk):
   size = max(n for n in range(1, task_chunk + 1) if BLOCK % n == 0)
 
   def evaluate(batch):
-    chunk = tf.function(lambda first: evaluate_batch(maml.tasks_of(batch, first, size)))
-    chunk = chunk.get_concrete_function(tf.TensorSpec([], tf.int32))
-    signature = tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape, t.dtype), chunk.structured_outputs)
-    parts = tf.map_fn(chunk, tf.range(0, BLOCK, size), fn_output_signature=signature, parallel_iterations=1)
-    return {name: _join(values) for name, values in parts.items()}
+    def chunk(first):
+      return evaluate_batch(maml.tasks_of(batch, first, size))
+
+    return _one_after_another(chunk, tf.range(0, BLOCK, size))
 
   return evaluate
 
 
-def _join(values):
-  """[parts, S + 1, tasks] -> [S + 1, parts * tasks]."""
-  values = tf.transpose(values, [1, 0, 2])
-  return tf.reshape(values, [tf.shape(values)[0], -1])
+def _one_after_another(function, indices):
+  """A function, index -> dict of name -> [S + 1, n], of all indices in a loop: dict of name -> [S + 1, indices * n]."""
+  traced = tf.function(function).get_concrete_function(tf.TensorSpec([], tf.int32))
+  signature = tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape, t.dtype), traced.structured_outputs)
+  parts = tf.map_fn(traced, indices, fn_output_signature=signature, parallel_iterations=1)
+
+  def join(values):  # [indices, S + 1, n]
+    values = tf.transpose(values, [1, 0, 2])
+    return tf.reshape(values, [tf.shape(values)[0], -1])
+
+  return {name: join(values) for name, values in parts.items()}
 
 
 def summarise(values):

@@ -19,11 +19,8 @@ import sys
 import tempfile
 import time
 
-# TensorFlow turns oneDNN on by itself only where the processor has AVX-512; with AVX2 alone it is faster too.
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-
 from absl import flags
-from common import import_tensorflow, main_of
+from common import TENSORFLOW_VARIABLES, import_tensorflow, main_of
 
 from maml_tf.errors import UserError
 
@@ -166,7 +163,7 @@ def images(name):
   print("\n".join(benchmark_images.report(name, results)))
   return {
     "format_version": 1, "benchmark": name, **results, "rounds": FLAGS.rounds, "seconds": FLAGS.seconds,
-    "environment": {n: v for n, v in os.environ.items() if n.startswith("TF_")},
+    "environment": {n: os.environ[n] for n in TENSORFLOW_VARIABLES},
     "torch": torch.__version__, **provenance.describe(),
   }  # fmt: skip
 

@@ -21,12 +21,13 @@ from maml_tf.experiments.config import resolve
 FLAGS = flags.FLAGS
 flags.DEFINE_string("output", "results/checkpoints", "folder to write to")
 
-LOGS = ("config.json", "metrics.csv", "validation.csv", "training.json")
+LOGS = ("metrics.csv", "validation.csv", "training.json")
 # Presets depend on these, so they come first when a command line is put together.
 DECISIVE = ("baseline", "num_classes", "update_batch_size")
-# What does not shape training, or is a path of the machine that it ran on.
+PATHS = ("logdir", "data_dir")  # of the machine that it ran on
+# What does not shape training.
 ASIDE = (
-  "logdir", "data_dir", "resume", "train", "test_iter", "test_set", "train_update_batch_size", "train_update_lr", "log",
+  *PATHS, "resume", "train", "test_iter", "test_set", "train_update_batch_size", "train_update_lr", "log",
   "export", "eval_tasks", "eval_queries",
 )  # fmt: skip
 
@@ -45,6 +46,8 @@ def keep(arguments):
     for path in (*(folder / name for name in LOGS), checkpoint):
       if path.exists():
         shutil.copyfile(path, target / path.relative_to(folder))
+    settings = {name: value for name, value in config.to_dict().items() if name not in PATHS}
+    (target / "config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
     print(f"wrote {target}: iteration {iteration_of(checkpoint)}, {size / 1e6:.1f} MB; to continue it:")
     print(continue_command(target, config))

@@ -4,16 +4,19 @@ import contextlib
 import os
 import sys
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# TensorFlow returns large tensors to the system at once and gets them back page by page: keeping them made an Omniglot
-# step a quarter and an evaluation on miniImageNet twice as fast.
-os.environ.setdefault("TF_CPU_ALLOCATOR_USE_BFC", "1")
-# oneDNN's kernels are twice as fast on small convolutions; by itself TensorFlow uses them only where there is AVX-512.
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-
 from absl import flags
 
 from maml_tf.errors import UserError
+
+# What TensorFlow is started with, unless the user has set it otherwise.
+TENSORFLOW_VARIABLES = {
+  "TF_CPP_MIN_LOG_LEVEL": "3",
+  # TensorFlow returns large tensors to the system at once and gets them back page by page: keeping them made an
+  # Omniglot step a quarter and an evaluation on miniImageNet twice as fast.
+  "TF_CPU_ALLOCATOR_USE_BFC": "1",
+  # oneDNN's kernels are twice as fast on small convolutions; by itself TensorFlow uses them only with AVX-512.
+  "TF_ENABLE_ONEDNN_OPTS": "1",
+}
 
 
 @contextlib.contextmanager
@@ -32,6 +35,8 @@ def native_messages_hidden():
 
 def import_tensorflow():
   """Imports TensorFlow and finds its devices, without the messages of both."""
+  for name, value in TENSORFLOW_VARIABLES.items():
+    os.environ.setdefault(name, value)
   with native_messages_hidden():
     import tensorflow as tf
 

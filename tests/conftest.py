@@ -6,8 +6,21 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as the scripts do: other kernels give other bits
 os.environ["https_proxy"] = "http://127.0.0.1:9"  # no test downloads anything
 
+import importlib.util
+import pathlib
+
 import keras
 import pytest
+
+
+@pytest.fixture(scope="session")
+def script():
+  """scripts/main.py as a module."""
+  path = pathlib.Path(__file__).parents[1] / "scripts" / "main.py"
+  spec = importlib.util.spec_from_file_location("main_script", path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ Bad input that is refused before TensorFlow loads is tested on the real command 
 """
 
 import contextlib
-import importlib.util
 import json
 import os
 import pathlib
@@ -29,14 +28,6 @@ def command(*flags):
 
 def shell(*flags, **options):
   return subprocess.run(command(*flags), capture_output=True, text=True, timeout=120, **options)
-
-
-@pytest.fixture(scope="session")
-def script():
-  spec = importlib.util.spec_from_file_location("main_script", SCRIPT)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module
 
 
 @pytest.fixture

@@ -3,8 +3,6 @@
 `test_config.py` says what each setting has to be; here the text of the command line is what is tested.
 """
 
-import importlib.util
-import pathlib
 import shlex
 
 import pytest
@@ -12,7 +10,6 @@ import pytest
 from maml_tf.experiments.config import readable_name, training_settings
 from maml_tf.training.run_directory import name_of
 
-SCRIPT = pathlib.Path(__file__).parents[1] / "scripts" / "main.py"
 FIVE_WAY = (
   "python main.py --datasource=omniglot --metatrain_iterations=60000 --meta_batch_size=32 --update_batch_size=1 "
   "--update_lr=0.4 --num_updates=1 --logdir=logs/omniglot5way/"
@@ -44,20 +41,12 @@ MEANING = {
 }
 
 
-@pytest.fixture(scope="module")
-def main():
-  spec = importlib.util.spec_from_file_location("main_script_published", SCRIPT)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module
-
-
 @pytest.fixture
-def parse(main, monkeypatch, tmp_path):
+def parse(script, monkeypatch, tmp_path):
   """The config of a command line. The data need not be there: paths are checked elsewhere."""
   monkeypatch.chdir(tmp_path)
-  monkeypatch.setattr(main, "check_paths", lambda config: None)
-  return lambda command: main.parse(shlex.split(command)[1:])
+  monkeypatch.setattr(script, "check_paths", lambda config: None)
+  return lambda command: script.parse(shlex.split(command)[1:])
 
 
 def directory(config):

@@ -59,20 +59,14 @@ def assert_close(gradients, expected, tolerance):
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("order", ["second_order", "first_order"])
-def test_float32_meta_gradients(golden, case, order):
+@pytest.mark.parametrize(
+  ("dtype", "loss_tolerance", "tolerance"), [(tf.float32, 1e-5, 1e-4), (tf.float64, 1e-12, 1e-9)], ids=["32", "64"]
+)
+def test_meta_gradients(golden, case, order, dtype, loss_tolerance, tolerance):
   arrays = golden(case)
-  loss, gradients = compute(arrays, tf.float32, first_order=order == "first_order")
-  assert loss == pytest.approx(float(arrays["loss"]), rel=1e-5)
-  assert_close(gradients, section(arrays, order), 1e-4)
-
-
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("order", ["second_order", "first_order"])
-def test_float64_meta_gradients(golden, case, order):
-  arrays = golden(case)
-  loss, gradients = compute(arrays, tf.float64, first_order=order == "first_order")
-  assert loss == pytest.approx(float(arrays["loss"]), rel=1e-12)
-  assert_close(gradients, section(arrays, order), 1e-9)
+  loss, gradients = compute(arrays, dtype, first_order=order == "first_order")
+  assert loss == pytest.approx(float(arrays["loss"]), rel=loss_tolerance)
+  assert_close(gradients, section(arrays, order), tolerance)
 
 
 def test_under_xla(golden):

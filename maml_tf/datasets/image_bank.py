@@ -16,8 +16,8 @@ import shutil
 import sys
 
 import numpy as np
-from tqdm import tqdm
 
+from maml_tf import progress
 from maml_tf.errors import UserError
 
 CACHE_FORMAT_VERSION = 1
@@ -224,7 +224,7 @@ def _decode_all(source, size, channels):
   by_class = {}
   with concurrent.futures.ThreadPoolExecutor() as pool:  # Pillow decodes outside of the interpreter's lock
     decoded = _decode_ahead(pool, source, size, channels)
-    for class_name, image in tqdm(decoded, source.name, source.num_images, unit=" images", disable=None):
+    for class_name, image in progress.bar(decoded, desc=source.name, total=source.num_images, unit=" images"):
       by_class.setdefault(class_name, []).append(image)
   return by_class
 

@@ -2,15 +2,13 @@
 
 import dataclasses
 import math
-import shutil
 import time
 from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
-from maml_tf import evaluation, randomness
+from maml_tf import evaluation, progress, randomness
 from maml_tf.errors import UserError
 from maml_tf.training.checkpoints import CheckpointFolder
 from maml_tf.training.logging import CsvLog, TensorBoard
@@ -98,10 +96,7 @@ class Trainer:
     compile_seconds = self._compile(state, first)
     board.scalars(first, {"seconds": compile_seconds}, "compile")
     started = time.perf_counter()
-    # Sizes of its own: where the terminal says that it has 0 columns and rows, tqdm shows nothing.
-    columns, lines = shutil.get_terminal_size()
-    size = {"ncols": columns, "nrows": lines}
-    with tqdm(total=schedule.iterations, initial=first, unit="it", disable=None, **size) as bar:
+    with progress.bar(total=schedule.iterations, initial=first, unit="it") as bar:
       while iteration < schedule.iterations:
         until = self._next_stop(iteration)
         state, metrics = self._chunk(state, iteration, until)
