@@ -74,6 +74,28 @@ def _unrolled(loss_fn, weights, inner_lr, num_updates, first_order):
   return steps, task_losses
 
 
+def adapt_with_fresh_data(collect, loss_of, weights, inner_lr, num_updates):
+  """The inner loop where each step has data of its own, which depends on the weights: rollouts of a policy.
+
+  Args:
+    collect: function (weights, step) -> data, called with the weights after 0, 1, ..., num_updates steps.
+    loss_of: function data -> loss function as in `inner_update`.
+    weights: dict of name -> tensor [T, ...].
+    inner_lr: as in `adapt`.
+    num_updates: Python integer.
+
+  Returns:
+    (list of weights after 0..num_updates steps, list of the data collected with each). Nothing here is differentiated:
+    for a meta-gradient, `adapt` goes through the same steps again, with the losses of these data.
+  """
+  steps, data = [weights], [collect(weights, 0)]
+  for step in range(num_updates):
+    weights = inner_update(loss_of(data[step]), weights, _at_step(inner_lr, step), first_order=True)
+    steps.append(weights)
+    data.append(collect(weights, step + 1))
+  return steps, data
+
+
 def adapt_recomputing(loss_fn, weights, inner_lr, num_updates, first_order=False):
   """As `adapt`, only the last weights, in the memory of one step however many there are, for one more forward pass.
 

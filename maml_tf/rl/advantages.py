@@ -1,0 +1,85 @@
+"""How much better than expected each action was: a value function fitted to each task, and generalised advantages."""
+
+import tensorflow as tf
+
+RIDGE = 1e-5  # rllab, linear_feature_baseline.py
+OBSERVATION_LIMIT = 10.0  # likewise
+
+
+def advantages(trajectory, discount=0.99, gae_lambda=1.0, baseline="linear"):
+  """Generalised advantages (Schulman et al. 2016, eq. 16), centred and scaled over all steps of each task.
+
+  The value after the last step is 0, at the time limit too, and the baseline is fitted to the very rollouts that it is
+  then used on: both as in rllab's sampler (rllab/sampler/base.py), which the published results come from.
+
+  Args:
+    trajectory: `Trajectory`.
+    discount: gamma.
+    gae_lambda: lambda.
+    baseline: "linear" (`linear_values`) or "zero".
+
+  Returns:
+    [T, R, H]; 0 where the mask is. Nothing is differentiated.
+  """
+  mask, rewards = trajectory.mask, trajectory.reward * trajectory.mask
+  if baseline == "linear":
+    values = linear_values(trajectory, discounted_sums(rewards, discount)) * mask
+  elif baseline == "zero":
+    values = tf.zeros_like(rewards)
+  else:
+    raise ValueError(f"baseline: expected linear or zero, got {baseline!r}")
+  next_values = tf.concat([values[..., 1:], tf.zeros_like(values[..., :1])], axis=-1)
+  deltas = rewards + discount * next_values - values
+  return tf.stop_gradient(_standardised(discounted_sums(deltas, discount * gae_lambda), mask))
+
+
+def discounted_sums(values, discount):
+  """sum over k of discount^k x[t + k], along the last axis: [..., H] -> [..., H]."""
+  horizon = values.shape[-1]
+  distance = tf.range(horizon)[:, tf.newaxis] - tf.range(horizon)[tf.newaxis]
+  powers = tf.cast(discount, values.dtype) ** tf.cast(tf.maximum(distance, 0), values.dtype)
+  weights = tf.where(distance >= 0, powers, 0.0)  # [later, earlier]
+  flat = tf.reshape(values, [-1, horizon])
+  return tf.reshape(tf.matmul(flat, weights), tf.shape(values))
+
+
+def linear_values(trajectory, targets):
+  """A linear function of features of the observation and the time, fitted to each task by ridge regression.
+
+  Source: Duan et al. 2016, section 4.3; rllab, linear_feature_baseline.py. In float64: the features are nearly
+  collinear and the ridge is small.
+
+  Args:
+    trajectory: `Trajectory`.
+    targets: discounted returns [T, R, H].
+
+  Returns:
+    Its values [T, R, H].
+  """
+  features = tf.cast(_features(trajectory.observation), tf.float64)
+  mask = tf.cast(trajectory.mask, tf.float64)
+  shape = tf.shape(features)
+  rows = tf.reshape(features * mask[..., tf.newaxis], [shape[0], -1, features.shape[-1]])
+  wanted = tf.reshape(tf.cast(targets, tf.float64) * mask, [shape[0], -1, 1])
+  gram = tf.matmul(rows, rows, transpose_a=True) + RIDGE * tf.eye(features.shape[-1], dtype=tf.float64)
+  coefficients = tf.linalg.solve(gram, tf.matmul(rows, wanted, transpose_a=True))
+  return tf.cast(tf.reshape(tf.matmul(rows, coefficients), shape[:-1]), targets.dtype)
+
+
+def _features(observation):
+  """[o, o^2, t, t^2, t^3, 1] with o clipped and t in hundreds of steps: [T, R, H, O] -> [T, R, H, 2 O + 4]."""
+  clipped = tf.clip_by_value(observation, -OBSERVATION_LIMIT, OBSERVATION_LIMIT)
+  time = tf.range(observation.shape[2], dtype=observation.dtype)[:, tf.newaxis] / 100.0
+  of_time = tf.concat([time, time**2, time**3, tf.ones_like(time)], axis=-1)
+  of_time = tf.broadcast_to(of_time, tf.concat([tf.shape(observation)[:-1], [4]], 0))
+  return tf.concat([clipped, clipped**2, of_time], axis=-1)
+
+
+def _standardised(values, mask):
+  """Mean 0 and deviation 1 over the steps of each task that count."""
+  axes = (1, 2)
+  count = tf.reduce_sum(mask, axes, keepdims=True)
+  mean = tf.reduce_sum(values * mask, axes, keepdims=True) / count
+  centred = (values - mean) * mask
+  deviation = tf.sqrt(tf.reduce_sum(centred**2, axes, keepdims=True) / count)
+  return centred / (deviation + 1e-8)

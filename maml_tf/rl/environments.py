@@ -1,0 +1,250 @@
+"""Environments as the rollouts know them: all rollouts of all tasks at once, inside the graph."""
+
+from typing import Protocol
+
+import numpy as np
+import tensorflow as tf
+
+from maml_tf import randomness
+
+
+class Environment(Protocol):
+  """A family of tasks that differ in their goal, with pure functions that step all rollouts of all tasks together.
+
+  Attributes:
+    observation_dim: O.
+    action_dim: A, of actions in [-1, 1] that the environment clips and scales; None where actions are integers.
+    num_actions: number of integer actions; None where actions are real.
+    goal_dim: G.
+    horizon: time steps of a rollout, H.
+  """
+
+  observation_dim: int
+  action_dim: int | None
+  num_actions: int | None
+  goal_dim: int
+  horizon: int
+
+  def sample_goals(self, seed, shape):
+    """Goals of random tasks, float32 [*shape, G]."""
+
+  def reset(self, seed, goals):
+    """Begins rollouts of goals [T, R, G]: (state, observation [T, R, O]). The state is a nest of tensors."""
+
+  def step(self, state, action):
+    """(state, observation [T, R, O], reward [T, R], terminated [T, R] bool).
+
+    A rollout that has terminated is stepped on with the others; what it gives from then on is ignored.
+    """
+
+
+class UniformGoals:
+  """The goals of a box, or of both directions: `sample_goals` for a class with the attributes named here.
+
+  Attributes:
+    goal_low, goal_high: the box, tuples of length G.
+    goal_is_sign: goals are -1 or 1, equally likely, in place of the box.
+  """
+
+  goal_is_sign = False
+
+  @property
+  def goal_dim(self):
+    return len(self.goal_low)
+
+  def sample_goals(self, seed, shape):
+    seed = randomness.fold(seed, "goal")
+    unit = randomness.uniform(seed, [*shape, self.goal_dim], 0.0, 1.0, tf.float32)
+    if self.goal_is_sign:
+      return tf.where(unit < 0.5, -1.0, 1.0)
+    low, high = tf.constant(self.goal_low, tf.float32), tf.constant(self.goal_high, tf.float32)
+    return low + (high - low) * unit
+
+
+class PointNavigation(UniformGoals):
+  """2D navigation: a point moves up to 0.1 in each direction towards a goal (cbfinn/maml_rl, point_env_randgoal.py).
+
+  The reward is the negative distance, not squared as in the paper's text, and an episode ends within 0.01 of the goal.
+  """
+
+  observation_dim, action_dim, num_actions = 2, 2, None
+  goal_low, goal_high = (-0.5, -0.5), (0.5, 0.5)
+  step_size, tolerance = 0.1, 0.01
+
+  def __init__(self, horizon=100):
+    self.horizon = horizon
+
+  def reset(self, seed, goals):
+    del seed
+    position = tf.zeros_like(goals)
+    return {"position": position, "goal": goals}, position
+
+  def step(self, state, action):
+    position = state["position"] + self.step_size * tf.clip_by_value(action, -1.0, 1.0)
+    away = position - state["goal"]
+    reward = -tf.norm(away, axis=-1)
+    reached = tf.reduce_all(tf.abs(away) < self.tolerance, axis=-1)
+    return state | {"position": position}, position, reward, reached
+
+
+class Bandit(UniformGoals):
+  """A Bernoulli bandit: one state, a task is the arms' probabilities of a reward of 1 (for tests in seconds)."""
+
+  observation_dim, action_dim = 1, None
+
+  def __init__(self, num_actions=5, horizon=10):
+    self.num_actions, self.horizon = num_actions, horizon
+    self.goal_low, self.goal_high = (0.0,) * num_actions, (1.0,) * num_actions
+
+  def reset(self, seed, goals):
+    observation = tf.ones_like(goals[..., :1])
+    return {"goal": goals, "seed": randomness.fold(seed, "bandit"), "time": tf.constant(0)}, observation
+
+  def step(self, state, action):
+    chance = tf.gather(state["goal"], action, axis=-1, batch_dims=2)
+    drawn = randomness.uniform(randomness.fold(state["seed"], state["time"]), tf.shape(chance), 0.0, 1.0, tf.float32)
+    reward = tf.cast(drawn < chance, tf.float32)
+    observation = tf.ones_like(state["goal"][..., :1])
+    return state | {"time": state["time"] + 1}, observation, reward, tf.zeros_like(chance, tf.bool)
+
+
+class TabularMDP:
+  """A random finite Markov decision process (Duan et al. 2016, section 4.1): a task is its rewards and transitions.
+
+  Rewards are normal with means from N(1, 1) and deviation 1; transitions are from a flat Dirichlet. A goal holds the
+  mean rewards [S, A] and the transitions [S, A, S], flattened; an observation is the state, one-hot.
+  """
+
+  action_dim = None
+
+  def __init__(self, num_states=5, num_actions=3, horizon=10):
+    self.num_states, self.num_actions, self.horizon = num_states, num_actions, horizon
+    self.observation_dim = num_states
+    self.goal_dim = num_states * num_actions * (1 + num_states)
+
+  def sample_goals(self, seed, shape):
+    states, actions = self.num_states, self.num_actions
+    normal = tf.random.stateless_normal(
+      [*shape, states * actions], randomness.fold(seed, "rewards"), alg=randomness.ALGORITHM
+    )
+    uniform = randomness.uniform(
+      randomness.fold(seed, "transitions"), [*shape, states * actions, states], 1e-7, 1.0, tf.float32
+    )
+    weights = -tf.math.log(uniform)  # exponential variates, normalised: a flat Dirichlet
+    chances = weights / tf.reduce_sum(weights, axis=-1, keepdims=True)
+    return tf.concat([1.0 + normal, tf.reshape(chances, [*shape, states * actions * states])], -1)
+
+  def reset(self, seed, goals):
+    position = tf.zeros(tf.shape(goals)[:2], tf.int32)
+    return {
+      "goal": goals, "position": position, "seed": randomness.fold(seed, "mdp"), "time": tf.constant(0)
+    }, self._observe(position)  # fmt: skip
+
+  def step(self, state, action):
+    pairs = self.num_states * self.num_actions
+    pair = state["position"] * self.num_actions + action
+    mean = tf.gather(state["goal"][..., :pairs], pair, axis=-1, batch_dims=2)
+    table = state["goal"][..., pairs:]
+    chances = tf.gather(
+      tf.reshape(table, tf.concat([tf.shape(table)[:2], [pairs, self.num_states]], 0)), pair, axis=2, batch_dims=2
+    )
+    seed = randomness.fold(state["seed"], state["time"])
+    noise = tf.random.stateless_normal(tf.shape(mean), randomness.fold(seed, "reward"), alg=randomness.ALGORITHM)
+    drawn = randomness.uniform(randomness.fold(seed, "next"), tf.shape(mean), 0.0, 1.0, tf.float32)
+    passed = tf.cast(tf.cumsum(chances, axis=-1) < drawn[..., tf.newaxis], tf.int32)
+    position = tf.minimum(tf.reduce_sum(passed, axis=-1), self.num_states - 1)
+    state = state | {"position": position, "time": state["time"] + 1}
+    return state, self._observe(position), mean + noise, tf.zeros_like(mean, tf.bool)
+
+  def _observe(self, position):
+    return tf.one_hot(position, self.num_states)
+
+
+class Simulated(UniformGoals):
+  """Environments of a simulator outside of TensorFlow, one call for all of them at each time step.
+
+  Args:
+    definition: has `observation_dim`, `action_dim`, `horizon`, `goal_low`, `goal_high`, `goal_is_sign`.
+    make_simulator: number of environments -> `gymnasium.vector.VectorEnv` without automatic resets, which takes
+      `reset(seed=..., options={"goals": [N, G]})`; one is kept for each number that occurs.
+    horizon: time steps of a rollout; None: the definition's.
+  """
+
+  num_actions = None
+
+  def __init__(self, definition, make_simulator, horizon=None):
+    self.observation_dim, self.action_dim = definition.observation_dim, definition.action_dim
+    self.goal_low, self.goal_high = tuple(definition.goal_low), tuple(definition.goal_high)
+    self.goal_is_sign = definition.goal_is_sign
+    self.horizon = definition.horizon if horizon is None else horizon
+    self._make, self._by_size, self._current = make_simulator, {}, None
+
+  def reset(self, seed, goals):
+    [observation] = tf.numpy_function(self._reset, [seed, goals], [tf.float32])
+    observation.set_shape([*goals.shape[:2], self.observation_dim])
+    # The count ties every step to the one before: nothing else would tell the graph their order.
+    return {"time": tf.constant(0), "diverged": tf.zeros(tf.shape(goals)[:2], tf.bool)}, observation
+
+  def step(self, state, action):
+    time, observation, reward, terminated, diverged = tf.numpy_function(
+      self._step, [state["time"], action], [tf.int32, tf.float32, tf.float32, tf.bool, tf.bool]
+    )
+    time.set_shape([])
+    observation.set_shape([*action.shape[:2], self.observation_dim])
+    for flat in (reward, terminated, diverged):
+      flat.set_shape(action.shape[:2])
+    return {"time": time, "diverged": diverged}, observation, reward, terminated
+
+  def close(self):
+    """Ends the simulators and their processes."""
+    for simulator in self._by_size.values():
+      simulator.close()
+    self._by_size, self._current = {}, None
+
+  def _reset(self, seed, goals):
+    num_tasks, num_rollouts = goals.shape[:2]
+    size = num_tasks * num_rollouts
+    if size not in self._by_size:
+      self._by_size[size] = self._make(size)
+    self._current = self._by_size[size]
+    flat = goals.reshape(size, -1).astype(np.float64)
+    words = [int(word) & 0xFFFFFFFF for word in seed]
+    observation, _ = self._current.reset(seed=words, options={"goals": flat})
+    return observation.reshape(num_tasks, num_rollouts, -1).astype(np.float32)
+
+  def _step(self, time, action):
+    shape = action.shape[:2]
+    flat = action.reshape(-1, action.shape[-1]).astype(np.float64)
+    observation, reward, terminated, _, info = self._current.step(flat)
+    return (
+      np.int32(time + 1),
+      observation.reshape(*shape, -1).astype(np.float32),
+      reward.reshape(shape).astype(np.float32),
+      terminated.reshape(shape),
+      info["diverged"].reshape(shape),
+    )
+
+
+class GoalObserved:
+  """The oracle's environment: the goal is appended to every observation.
+
+  Args:
+    environment: an `Environment`.
+  """
+
+  def __init__(self, environment):
+    self.environment = environment
+    self.observation_dim = environment.observation_dim + environment.goal_dim
+
+  def __getattr__(self, name):
+    if name == "environment":  # not there yet: while it is copied, say
+      raise AttributeError(name)
+    return getattr(self.environment, name)
+
+  def reset(self, seed, goals):
+    state, observation = self.environment.reset(seed, goals)
+    return {"inner": state, "goal_shown": goals}, tf.concat([observation, goals], -1)
+
+  def step(self, state, action):
+    inner, observation, reward, terminated = self.environment.step(state["inner"], action)
+    return {**state, "inner": inner}, tf.concat([observation, state["goal_shown"]], -1), reward, terminated

@@ -1,0 +1,56 @@
+"""What a rollout is made of. The names and meanings are those of tf-agents; `tf_agents_bridge` makes its classes."""
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+FIRST, MID, LAST = 0, 1, 2  # of `step_type`, as in tf-agents' `StepType`
+
+
+class TimeStep(NamedTuple):
+  """What an environment shows before an action.
+
+  Attributes:
+    step_type: int32 [...]: FIRST, MID or LAST.
+    reward: float [...], of the action before; 0 at the first step.
+    discount: float [...]: 0 where the episode ended by itself, 1 elsewhere, a time limit included.
+    observation: float [..., O].
+  """
+
+  step_type: tf.Tensor
+  reward: tf.Tensor
+  discount: tf.Tensor
+  observation: tf.Tensor
+
+
+class Trajectory(NamedTuple):
+  """Rollouts of a batch of tasks: every field is [T, R, H, ...] for T tasks, R rollouts of each, H time steps.
+
+  Attributes:
+    step_type: int32, of the time step that `observation` belongs to. LAST marks what comes after the end of an episode:
+      tf-agents' boundary steps, here the rest of a rollout that ended early. They count for nothing (`mask`).
+    observation: float [T, R, H, O].
+    action: [T, R, H, A], or integers [T, R, H] of a categorical policy, as the policy drew it, before any clipping.
+    policy_info: dict of the parameters of the distribution that it was drawn from, each [T, R, H, ...].
+    next_step_type: int32; LAST where the episode ends with this action.
+    reward: float, of this action.
+    discount: float, after this action: 0 where it ended the episode, 1 elsewhere, the time limit included.
+  """
+
+  step_type: tf.Tensor
+  observation: tf.Tensor
+  action: tf.Tensor
+  policy_info: dict
+  next_step_type: tf.Tensor
+  reward: tf.Tensor
+  discount: tf.Tensor
+
+  @property
+  def mask(self):
+    """1 for the steps of an episode, 0 for what comes after its end: [T, R, H], in the dtype of the rewards."""
+    return tf.cast(tf.not_equal(self.step_type, LAST), self.reward.dtype)
+
+  @property
+  def returns(self):
+    """Undiscounted return of each rollout, [T, R]."""
+    return tf.reduce_sum(self.reward * self.mask, axis=-1)
