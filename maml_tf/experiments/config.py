@@ -8,13 +8,24 @@ import typing
 
 from maml_tf.datasets import locate
 from maml_tf.errors import UserError
-from maml_tf.experiments.presets import IMAGE_DATASOURCES, PRESETS, preset
+from maml_tf.experiments.presets import IMAGE_DATASOURCES, PRESETS, RL_DATASOURCES, preset
 
 BASELINES = ("None", "pretrain", "oracle", "random")
 NORMS = ("None", "batch_norm", "layer_norm")
 SPLITS = ("published", "alphabets")
 LOSS_REDUCTIONS = ("mean", "per_class_sum")
 LEARNERS = ("maml", "anil", "metasgd", "reptile")
+OUTERS = ("trpo", "vpg", "ppo")
+HVPS = ("exact", "finite_difference")
+# What only one kind of experiment has: elsewhere it is refused, not ignored.
+RL_SETTINGS = (
+  "rollouts_per_task", "horizon", "outer", "max_kl", "hvp", "hvp_subsample", "sim_threads", "render",
+)  # fmt: skip
+NOT_RL_SETTINGS = (
+  "num_classes", "update_batch_size", "norm", "num_filters", "conv", "max_pool", "train_update_batch_size",
+  "init_stddev", "split", "loss_reduction", "learner", "bn_mode", "checkpoint_inner_steps", "mixed_precision",
+  "eval_queries", "jit_compile",
+)  # fmt: skip
 BN_MODES = ("transductive", "support", "running")
 _COUNT_LIMIT = 2**31  # iterations and sizes are int32 tensors
 _RATE_LIMIT = 3.4e38  # and rates float32
@@ -87,6 +98,16 @@ class Config:
     "shots, one after the other"
   )
   jit_compile: bool = _setting("compile the training loop with XLA")
+  rollouts_per_task: int = _setting(
+    "rollouts of each task for each gradient; this and what follows: reinforcement learning only"
+  )
+  horizon: int = _setting("time steps of a rollout")
+  outer: str = _setting(f"meta-optimiser of policies: {', '.join(OUTERS)} (vpg and ppo: Adam with --meta_lr)")
+  max_kl: float = _setting("TRPO's bound on the mean KL divergence, in nats")
+  hvp: str = _setting(f"TRPO's products with the KL's Hessian: {', '.join(HVPS)}")
+  hvp_subsample: float = _setting("share of the tasks that they are computed on, to save time")
+  sim_threads: int = _setting("threads or processes of the simulator; 0: as many as cores")
+  render: bool = _setting("write videos of a policy before and after adaptation")
 
   @property
   def method(self):
@@ -117,6 +138,10 @@ class Config:
   @property
   def has_images(self):
     return self.datasource in IMAGE_DATASOURCES
+
+  @property
+  def has_policy(self):
+    return self.datasource in RL_DATASOURCES
 
   @property
   def training_shots(self):
@@ -203,6 +228,8 @@ def training_settings(config, init_fingerprint=None, data_fingerprint=None):
     "init_stddev": config.init_stddev,
     "seed": config.seed,
   }
+  if config.has_policy:
+    settings = _policy_training_settings(config)
   if config.method == "maml":
     settings |= {
       "update_lr": config.training_lr,
@@ -224,8 +251,17 @@ def training_settings(config, init_fingerprint=None, data_fingerprint=None):
   return settings
 
 
+def _policy_training_settings(config):
+  """What shapes the training of a policy, apart from the inner loop."""
+  names = ["datasource", "method", "meta_batch_size", "rollouts_per_task", "horizon", "outer", "seed"]
+  names += ["max_kl", "hvp", "hvp_subsample"] if config.outer == "trpo" else ["meta_lr"]
+  return {name: getattr(config, name) for name in names}
+
+
 def readable_name(config):
   """The readable part of a run directory's name, in the manner of the published code's."""
+  if config.has_policy:
+    return _readable_name_of_policy(config)
   parts = [config.datasource, config.trained_with]
   parts += [f"cls_{config.num_classes}"] if config.has_images else []
   parts += [f"mbs_{config.meta_batch_size}", f"ubs_{config.training_shots}"]
@@ -240,6 +276,20 @@ def readable_name(config):
     f"seed{config.seed}",
   ]
   return ".".join(parts)
+
+
+def _readable_name_of_policy(config):
+  parts = [
+    config.datasource,
+    config.trained_with,
+    f"mbs_{config.meta_batch_size}",
+    f"rollouts{config.rollouts_per_task}",
+  ]
+  if config.method == "maml":
+    parts += [f"numstep{config.num_updates}", f"updatelr{config.training_lr:g}"]
+    parts += ["stopgrad"] if config.stop_grad else []
+  parts += [f"kl{config.max_kl:g}" if config.outer == "trpo" else config.outer]
+  return ".".join([*parts, f"seed{config.seed}"])
 
 
 def _typed(name, value):
@@ -287,7 +337,7 @@ def _check_numbers(config, require):
   for name in ("num_classes", "meta_batch_size", "update_batch_size", "num_updates", "num_filters",
                "eval_tasks"):  # fmt: skip
     require(name, getattr(config, name) >= 1, "a whole number of at least 1")
-  least = 0 if config.has_images else 1
+  least = 0 if config.has_images or config.has_policy else 1
   require("eval_queries", config.eval_queries >= least, f"a whole number of at least {least}")
   for name in ("pretrain_iterations", "metatrain_iterations", "eval_updates", "task_chunk", "seed"):
     require(name, getattr(config, name) >= 0, "a whole number of at least 0")
@@ -361,15 +411,35 @@ def _check_learner(config, require):
 
 def _check_domain(config, require):
   """Refuses what the datasource does not have."""
+  foreign, there = (NOT_RL_SETTINGS, "of images or sinusoids") if config.has_policy else (RL_SETTINGS, "of policies")
+  for name in foreign:
+    default = PRESETS[config.datasource][name]
+    require(name, getattr(config, name) == default, f"{default}, which means nothing here: it is a setting {there}")
+  if config.has_policy:
+    return _check_policy(config, require)
   omniglot = config.datasource == "omniglot"
   require("split", omniglot or config.split == "published", "published, or --datasource=omniglot: only that has others")
   if not config.has_images:
     require("loss_reduction", config.loss_reduction == "mean", "mean, or a --datasource of images")
-    return
+    return None
   require("num_classes", config.num_classes >= 2, "at least 2")
   fixed = "None or random: every task labels its classes anew, so there is nothing to train without adaptation"
   require("baseline", config.baseline in ("None", "random"), fixed)
   require("pretrain_iterations", config.pretrain_iterations == 0, "0 with images: every task labels its classes anew")
+  return None
+
+
+def _check_policy(config, require):
+  for name in ("rollouts_per_task", "horizon"):
+    require(name, 1 <= getattr(config, name) < _COUNT_LIMIT, "a whole number, 1 or more")
+  require("outer", config.outer in OUTERS, f"one of {', '.join(OUTERS)}")
+  require("hvp", config.hvp in HVPS, f"one of {', '.join(HVPS)}")
+  require("max_kl", 0 < config.max_kl < _RATE_LIMIT, "a finite number above 0")
+  require("hvp_subsample", 0 < config.hvp_subsample <= 1, "a share of the tasks, above 0 and at most 1")
+  require("sim_threads", 0 <= config.sim_threads <= 1024, "0 (as many as cores) to 1024")
+  require("task_chunk", config.task_chunk == 0, "0: all tasks are stepped together")
+  pretrains = config.method in ("maml", "random")
+  require("pretrain_iterations", not pretrains or config.pretrain_iterations == 0, "0, or --baseline=pretrain")
 
 
 def _check_logdir(config):

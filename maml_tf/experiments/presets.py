@@ -34,6 +34,14 @@ _PUBLISHED_DEFAULTS = dict(
   export=True,
   eval_tasks=600,  # cbfinn/maml, main.py, NUM_TEST_POINTS
   eval_updates=10,  # Finn et al. 2017, figure 3; appendix A.1 for miniImageNet
+  rollouts_per_task=0,  # this and what follows: reinforcement learning only
+  horizon=0,
+  outer="trpo",
+  max_kl=0.01,
+  hvp="exact",
+  hvp_subsample=1.0,
+  sim_threads=0,
+  render=False,
 )
 
 SINUSOID = dict(
@@ -81,13 +89,89 @@ MINIIMAGENET = dict(
 # Finn et al. 2017, appendix A.1: 2 tasks; the usage in cbfinn/maml repeats the 4 of 1-shot.
 MINIIMAGENET_5_SHOT = dict(meta_batch_size=2)
 
-PRESETS = {"sinusoid": SINUSOID, "omniglot": OMNIGLOT, "miniimagenet": MINIIMAGENET, "folder": MINIIMAGENET}
+# cbfinn/maml_rl, maml_examples/maml_trpo_cheetah.py, with the paper's names where the published code has others:
+# fast_batch_size is rollouts_per_task, fast_lr is update_lr, max_path_length is horizon, step_size is max_kl.
+CHEETAH = dict(
+  _PUBLISHED_DEFAULTS,
+  metatrain_iterations=800,
+  meta_batch_size=40,
+  update_batch_size=1,  # means nothing here
+  update_lr=0.1,
+  norm="None",
+  rollouts_per_task=20,
+  horizon=200,
+  test_set=True,  # the 40 published test goals
+  eval_tasks=40,
+  eval_updates=3,
+  eval_queries=0,
+  jit_compile=False,
+)
+
+# The 0.02 is that of the snapshot that was evaluated (test_maml_cheetah_direc.py); the script has 0.01.
+CHEETAH_DIRECTION = dict(CHEETAH, max_kl=0.02)
+
+# maml_trpo_ant_direc.py; the evaluated snapshot's name has fbs40.
+ANT_DIRECTION = dict(CHEETAH, rollouts_per_task=40)
+
+# maml_trpo_point.py. The paper's text has a step size of 0.1.
+POINT = dict(CHEETAH, metatrain_iterations=100, update_lr=0.5, horizon=100, eval_updates=4)
+
+# For tests, in seconds: nothing published.
+BANDIT = dict(
+  CHEETAH, metatrain_iterations=20, meta_batch_size=20, rollouts_per_task=10, horizon=10, update_lr=0.5, eval_updates=2
+)
+
+RL_PRESETS = {
+  "point": POINT,
+  "cheetah_vel": CHEETAH,
+  "cheetah_dir": CHEETAH_DIRECTION,
+  "ant_vel": CHEETAH,
+  "ant_dir": ANT_DIRECTION,
+  "ant_goal": CHEETAH,
+  "cheetah_vel_v5": CHEETAH,
+  "cheetah_dir_v5": CHEETAH,
+  "ant_vel_v5": CHEETAH,
+  "ant_dir_v5": CHEETAH,
+  "bandit": BANDIT,
+  "tabular": BANDIT,
+}
+RL_DATASOURCES = tuple(RL_PRESETS)
+
+# Iterations of the policy that a baseline trains on all tasks (cbfinn/maml_rl, maml_examples/cluster_trpo_*.py), and
+# its trajectories per iteration.
+RL_BASELINE_ITERATIONS = {"point": 100, "cheetah": 1000, "ant": 2000}
+RL_BASELINE_TRAJECTORIES = 100
+
+# Step size of the first update at test time (cbfinn/maml_rl, maml_examples/test_maml_*.py), where it is not MAML's.
+RL_TEST_STEP_SIZES = {
+  ("point", "pretrain"): 0.5,
+  ("cheetah_vel", "pretrain"): 0.02,
+  ("cheetah_dir", "pretrain"): 0.2,
+  ("ant_vel", "pretrain"): 0.2,
+  ("ant_dir", "pretrain"): 0.2,
+  ("point", "random"): 1.0,
+  ("cheetah_vel", "random"): 0.1,
+  ("cheetah_dir", "random"): 0.5,
+  ("ant_vel", "random"): 1.0,
+  ("ant_dir", "random"): 1.0,
+}
+# Transitions for each gradient at test time (likewise); rollouts are as many as make that, if none ends early.
+RL_TEST_TRANSITIONS = {"ant_dir": 8000}
+RL_DEFAULT_TEST_TRANSITIONS = 4000
+# What later updates take of the first one's step size (likewise): half, and next to nothing for the ant's direction.
+RL_LATER_STEPS = {"ant_dir": 0.01}
+
+PRESETS = {
+  "sinusoid": SINUSOID, "omniglot": OMNIGLOT, "miniimagenet": MINIIMAGENET, "folder": MINIIMAGENET, **RL_PRESETS
+}  # fmt: skip
 IMAGE_DATASOURCES = ("omniglot", "miniimagenet", "folder")
 
 
 def preset(datasource, given):
   """The defaults of a domain for the task that the given settings name: a dict of its own."""
   settings = dict(PRESETS[datasource])
+  if datasource in RL_DATASOURCES:
+    return settings | _rl_baseline(datasource, given)
   if datasource not in IMAGE_DATASOURCES:
     return settings
   shots = given.get("update_batch_size", settings["update_batch_size"])
@@ -98,6 +182,61 @@ def preset(datasource, given):
     settings |= MINIIMAGENET_5_SHOT
   return settings
 
+
+def _rl_baseline(datasource, given):
+  """What a baseline of reinforcement learning has in place of MAML's defaults."""
+  baseline = given.get("baseline", "None")
+  if given.get("metatrain_iterations") == 0 and given.get("pretrain_iterations", 0) > 0 and baseline == "None":
+    baseline = "pretrain"
+  changed = {}
+  if baseline in ("pretrain", "random"):
+    changed["update_lr"] = RL_TEST_STEP_SIZES.get((datasource, baseline), RL_PRESETS[datasource]["update_lr"])
+  if baseline in ("pretrain", "oracle"):
+    iterations = RL_BASELINE_ITERATIONS.get(
+      datasource.partition("_")[0], RL_PRESETS[datasource]["metatrain_iterations"]
+    )
+    changed["pretrain_iterations"] = 0 if given.get("metatrain_iterations", 0) > 0 else iterations
+    changed |= {"metatrain_iterations": 0, "meta_batch_size": 1, "max_kl": 0.01}
+    changed["rollouts_per_task"] = RL_BASELINE_TRAJECTORIES
+  if baseline == "oracle":
+    changed["eval_updates"] = 0
+  return changed
+
+
+# Undiscounted return after 0, 1, ... steps, mean over 40 test goals and 95 % interval (1.96 standard errors over the
+# goals), computed from the published pickles (cbfinn/maml_rl, maml_examples/icml_*_results_*, 2017-04-13).
+PUBLISHED_RETURNS = {
+  "point": {
+    "maml": ((-40.41, -11.68, -3.33, -3.23, -3.35), (4.01, 2.16, 0.55, 0.58, 0.59)),
+    "pretrain": ((-40.81, -19.73, -11.72, -8.47, -7.49), (4.04, 2.99, 1.64, 0.53, 0.38)),
+    "random": ((-82.66, -57.96, -53.84, -46.81, -42.91), (2.16, 1.84, 1.62, 1.28, 1.28)),
+    "oracle": ((-2.29,), (0.14,)),
+  },
+  "cheetah_vel": {
+    "maml": ((-129.53, -78.57, -66.62, -60.78), (16.54, 9.85, 8.94, 8.62)),
+    "pretrain": ((-158.00, -135.39, -128.47, -133.61), (17.35, 15.05, 13.98, 16.44)),
+    "random": ((-254.83, -254.33, -246.79, -230.83), (35.71, 34.64, 35.36, 34.17)),
+    "oracle": ((-54.47,), (6.93,)),
+  },
+  "cheetah_dir": {
+    "maml": ((-50.69, 293.19, 313.48, 315.65), (5.74, 17.01, 15.77, 13.85)),
+    "pretrain": ((-43.03, -24.75, -12.85, 19.57), (11.61, 9.31, 8.55, 11.22)),
+    "random": ((-35.73, 21.83, 62.32, 86.18), (1.27, 2.9, 5.03, 9.73)),
+    "oracle": ((442.69,), (8.38,)),
+  },
+  "ant_vel": {
+    "maml": ((30.58, 96.74, 100.06, 101.41), (30.03, 20.74, 21.46, 21.04)),
+    "pretrain": ((-1.83, 6.11, 8.47, 9.47), (34.19, 34.36, 34.45, 36.52)),
+    "random": ((-78.64, -62.81, -48.55, -35.56), (34.39, 34.72, 34.08, 29.89)),
+    "oracle": ((107.89,), (19.97,)),
+  },
+  "ant_dir": {
+    "maml": ((8.66, 499.15, 500.68, 499.11), (14.21, 32.1, 31.54, 32.53)),
+    "pretrain": ((3.16, 1.27, 6.51, 6.86), (15.21, 13.53, 13.77, 11.69)),
+    "random": ((3.11, 9.25, 15.96, 26.11), (4.07, 4.36, 3.5, 0.11)),
+    "oracle": ((524.80,), (12.4,)),
+  },
+}
 
 # 5-shot mean squared error after 1, 5 and 10 steps (Finn et al. 2017, table 2).
 PUBLISHED_SINUSOID = {

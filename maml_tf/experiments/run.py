@@ -16,13 +16,18 @@ from maml_tf.errors import UserError
 from maml_tf.experiments import provenance
 from maml_tf.experiments.config import readable_name, training_settings
 from maml_tf.experiments.images import ImageExperiment
-from maml_tf.experiments.presets import IMAGE_DATASOURCES
+from maml_tf.experiments.presets import IMAGE_DATASOURCES, RL_DATASOURCES
+from maml_tf.experiments.reinforcement import ReinforcementExperiment
 from maml_tf.experiments.sinusoid import SinusoidExperiment
 from maml_tf.training.checkpoints import CheckpointFolder, writing
 from maml_tf.training.run_directory import RunDirectory, name_of
 from maml_tf.training.trainer import Trainer
 
-EXPERIMENTS = {"sinusoid": SinusoidExperiment, **dict.fromkeys(IMAGE_DATASOURCES, ImageExperiment)}
+EXPERIMENTS = {
+  "sinusoid": SinusoidExperiment,
+  **dict.fromkeys(IMAGE_DATASOURCES, ImageExperiment),
+  **dict.fromkeys(RL_DATASOURCES, ReinforcementExperiment),
+}
 RESULTS_FORMAT_VERSION = 1
 
 

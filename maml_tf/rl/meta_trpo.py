@@ -145,6 +145,7 @@ class MetaPolicySearch:
     discount, gae_lambda, baseline: as of `advantages`.
     eval_updates: inner steps in `evaluate`.
     eval_lr: step sizes there, as in `maml.adapt`; None: `inner_lr`.
+    eval_rollouts: rollouts of each task there; None: `rollouts_per_task`.
     initial_weights: dict of weights to start from in place of a fresh initialisation.
     metadata: dict that travels in the exported artefact.
   """
@@ -168,6 +169,7 @@ class MetaPolicySearch:
     baseline="linear",
     eval_updates=3,
     eval_lr=None,
+    eval_rollouts=None,
     initial_weights=None,
     metadata=None,
   ):
@@ -177,6 +179,7 @@ class MetaPolicySearch:
     self.hvp_subsample, self.goals_differ = hvp_subsample, goals_differ
     self.discount, self.gae_lambda, self.baseline = discount, gae_lambda, baseline
     self.eval_updates, self.eval_lr = eval_updates, inner_lr if eval_lr is None else eval_lr
+    self.eval_rollouts = rollouts_per_task if eval_rollouts is None else eval_rollouts
     self.metadata = metadata or {}
     self._initial_weights = initial_weights
 
@@ -202,14 +205,24 @@ class MetaPolicySearch:
   def objective(self, weights, seed):
     """Collects the rollouts of a meta-batch: (`MetaObjective`, metrics)."""
     goals = self._training_goals(seed)
+    with tf.control_dependencies([goals, *weights.values()]):
+      began = tf.timestamp()
+    with tf.control_dependencies([began]):
+      goals = tf.identity(goals)
     batches, diverged = self._adapt(weights, goals, seed, self.inner_lr, self.num_updates)
+    with tf.control_dependencies(tf.nest.flatten(batches)):
+      rollout_seconds = tf.timestamp() - began
     objective = MetaObjective(
       self.policy, batches[:-1], batches[-1], self.inner_lr, self.first_order, self.hvp_subsample
     )
     metrics = {f"return/step_{k}": tf.reduce_mean(b.trajectory.returns) for k, b in enumerate(batches)}
     last = batches[-1].trajectory
     entropy = vpg.mean_over_steps(self.policy.from_info(last.policy_info).entropy(), last.mask)
-    return objective, metrics | {"entropy": tf.reduce_mean(entropy), "diverged_simulations": tf.add_n(diverged)}
+    return objective, metrics | {
+      "entropy": tf.reduce_mean(entropy),
+      "diverged_simulations": tf.add_n(diverged),
+      "rollout_seconds": rollout_seconds,  # with the inner steps; the rest of `step_seconds` is the outer update
+    }
 
   def evaluate(self, state, seed, num_tasks):
     """{"return": [eval_updates + 1, tasks]} on goals drawn from the seed."""
@@ -221,16 +234,27 @@ class MetaPolicySearch:
 
     Each row's rollouts give the gradient of the next step (cbfinn/maml_rl, maml_examples/test_maml_*.py).
     """
-    goals = tf.repeat(goals[:, tf.newaxis], self.rollouts_per_task, axis=1)
-    batches, _ = self._adapt(weights, goals, seed, self.eval_lr, self.eval_updates)
+    batches = self.adapt_to(weights, goals, seed, self.eval_updates)
     return tf.stack([tf.reduce_mean(batch.trajectory.returns, axis=1) for batch in batches])
+
+  def adapt_to(self, weights, goals, seed, num_updates):
+    """The `vpg.Batch` collected after each of 0..num_updates steps of adapting to goals [T, G], a list."""
+    goals = tf.repeat(goals[:, tf.newaxis], self.eval_rollouts, axis=1)
+    return self._adapt(weights, goals, seed, self.eval_lr, num_updates)[0]
+
+  def export_module(self, state):
+    from maml_tf.rl.export import PolicyModule
+
+    return PolicyModule(
+      self.policy, state["weights"], self.inner_lr, self.discount, self.gae_lambda, self.baseline, self.metadata
+    )
 
   def process(self, trajectory):
     """A trajectory with its advantages."""
     return vpg.Batch(trajectory, advantages(trajectory, self.discount, self.gae_lambda, self.baseline))
 
   def _adapt(self, weights, goals, seed, inner_lr, num_updates):
-    """Adapts to goals [T, R, G]: (the batches collected after 0..num_updates steps, the diverged simulations of each)."""
+    """Adapts to goals [T, R, G]: (batches collected after 0..num_updates steps, diverged simulations of each)."""
     num_tasks, diverged = tf.shape(goals)[0], []
     start = {n: tf.broadcast_to(w, tf.concat([[num_tasks], tf.shape(w)], 0)) for n, w in weights.items()}
     start = {n: tf.ensure_shape(w, [goals.shape[0], *weights[n].shape]) for n, w in start.items()}

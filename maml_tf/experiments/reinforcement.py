@@ -1,0 +1,227 @@
+"""Meta-reinforcement learning: 2D navigation, HalfCheetah and Ant (Finn et al. 2017, section 5.3)."""
+
+import numpy as np
+import tensorflow as tf
+
+from maml_tf import evaluation, progress, randomness
+from maml_tf.experiments import plots, rl_plots
+from maml_tf.experiments.presets import (
+  PUBLISHED_RETURNS,
+  RL_DEFAULT_TEST_TRANSITIONS,
+  RL_LATER_STEPS,
+  RL_TEST_TRANSITIONS,
+)
+from maml_tf.rl import environments, policies
+from maml_tf.rl.meta_trpo import GradientSteps, MetaPolicySearch
+from maml_tf.rl.trpo import TRPO
+from maml_tf.training import optimizers
+from maml_tf.training.trainer import Schedule
+
+IN_THE_GRAPH = {
+  "point": environments.PointNavigation,
+  "bandit": lambda horizon: environments.Bandit(horizon=horizon),
+  "tabular": lambda horizon: environments.TabularMDP(horizon=horizon),
+}
+TASKS_AT_A_TIME = 40  # in an evaluation
+PPO_STEPS, PPO_CLIP = 5, 0.3  # jonasrothfuss/ProMP, run_scripts/pro-mp_run_mujoco.py
+# Meta-iterations between looks at the progress; a validation is as many rollouts as several meta-iterations.
+SCHEDULES = {"point": dict(validate_every=20, checkpoint_every=10, validation_tasks=40)}
+DEFAULT_SCHEDULE = dict(validate_every=25, checkpoint_every=5, validation_tasks=20)
+
+
+class ReinforcementExperiment:
+  """Everything about a run that is particular to reinforcement learning.
+
+  Args:
+    config: `Config`.
+  """
+
+  def __init__(self, config):
+    self.config = config
+    self.environment = make_environment(config)
+    self.model = policies.make_policy(self.environment)
+
+  def load_data(self):
+    """Nothing: rollouts are made as they are needed."""
+
+  def data_fingerprint(self):
+    """None: the datasource says it all."""
+
+  def algorithm(self, inner_lr):
+    """`MetaPolicySearch` with that step size."""
+    return self.learner(inner_lr=inner_lr)
+
+  def learner(self, initial_weights=None, inner_lr=None):
+    """MAML; or for a baseline one policy for all tasks, each rollout with a goal of its own."""
+    config = self.config
+    meta = config.method == "maml"
+    first = config.update_lr if inner_lr is None else inner_lr
+    return MetaPolicySearch(
+      self.model,
+      self.environment,
+      make_outer(config),
+      inner_lr=config.training_lr if inner_lr is None else inner_lr,
+      num_updates=config.num_updates if meta else 0,
+      meta_batch_size=config.meta_batch_size,
+      rollouts_per_task=config.rollouts_per_task,
+      first_order=config.stop_grad,
+      hvp_subsample=config.hvp_subsample,
+      goals_differ=not meta,
+      eval_rollouts=self._evaluation_rollouts(),
+      eval_updates=config.eval_updates,
+      eval_lr=self._step_sizes(first),
+      initial_weights=initial_weights,
+      metadata={"config": config.to_dict()},
+    )
+
+  def schedule(self):
+    """How often to log, validate and keep."""
+    settings = SCHEDULES.get(self.config.datasource, DEFAULT_SCHEDULE)
+    return Schedule(self.config.iterations, log_every=1, **settings)
+
+  def on_validation(self):
+    """A callback that draws 2D trajectories into TensorBoard; None where there are none to draw."""
+    if self.config.datasource != "point":
+      return None
+
+    def draw(iteration, state, board):
+      figure = rl_plots.trajectories(self.paths(state["weights"]))
+      board.figure(iteration, "trajectories before and after one step", figure)
+
+    return draw
+
+  def evaluate(self, weights):
+    """{"return": {"mean": [S + 1], "ci95": [S + 1], "of_each_task": [S + 1][tasks]}, "step_sizes", "goals"}."""
+    goals = self.evaluation_goals()
+    returns = self.returns(weights, goals)
+    summary = {name: values.tolist() for name, values in evaluation.summarise(returns).items()}
+    return {
+      "return": summary | {"of_each_task": np.round(returns, 3).tolist()},
+      "step_sizes": self._step_sizes(self.config.update_lr),
+      "goals": np.round(goals.astype(np.float64), 6).tolist(),
+      "rollouts_per_task": self._evaluation_rollouts(),
+    }
+
+  def returns(self, weights, goals):
+    """Mean undiscounted returns after 0..S steps on goals [T, G]: NumPy [S + 1, T]."""
+    learner = self.learner()
+    compute = tf.function(learner.returns)
+    seed = randomness.fold(randomness.make_seed(self.config.seed), "evaluation")
+    parts = []
+    with progress.bar(total=len(goals), unit="task", desc="evaluating") as bar:
+      for first in range(0, len(goals), TASKS_AT_A_TIME):
+        some = tf.constant(goals[first : first + TASKS_AT_A_TIME], tf.float32)
+        parts.append(compute(weights, some, randomness.fold(seed, first)).numpy())
+        bar.update(len(some))
+    return np.concatenate(parts, axis=1)
+
+  def evaluation_goals(self):
+    """[tasks, G]: the published 40 test goals, then goals drawn with the run's seed; or validation goals."""
+    config = self.config
+    split = "test" if config.test_set else "validation"
+    seed = randomness.fold(randomness.make_seed(config.seed), split)
+    goals = self.environment.sample_goals(seed, [config.eval_tasks]).numpy()
+    published = self._published_goals() if config.test_set else goals[:0]
+    return np.concatenate([published, goals])[: config.eval_tasks].astype(np.float32)
+
+  def inner_lr(self, results):
+    """The step size to adapt with."""
+    return results["step_sizes"][0]
+
+  def plots(self, weights, results, directory):
+    """Writes the run's plots; returns their paths."""
+    figures = {"returns": rl_plots.returns_against_steps({self.config.trained_with: results}, self.config.datasource)}
+    if self.config.datasource == "point":
+      figures["trajectories"] = rl_plots.trajectories(self.paths(weights))
+    written = plots.save_all(figures, directory)
+    if self.config.render:
+      written += self._videos(weights, directory)
+    return written
+
+  def paths(self, weights, num_goals=3, rollouts=5):
+    """2D paths before and after the first step: list of {"goal" [2], "before" and "after" [R, H, 2], "lengths"}."""
+    goals = tf.constant(self.evaluation_goals()[:num_goals])
+    learner = self.learner()
+    seed = randomness.fold(randomness.make_seed(self.config.seed), "paths")
+    before, after = learner.adapt_to(weights, goals, seed, num_updates=1)
+    paths = []
+    for task, goal in enumerate(goals.numpy()):
+      drawn = {"goal": goal}
+      for name, batch in (("before", before), ("after", after)):
+        lengths = tf.cast(tf.reduce_sum(batch.trajectory.mask[task, :rollouts], -1), tf.int32).numpy()
+        positions = batch.trajectory.observation[task, :rollouts, :, :2].numpy()
+        drawn[name] = [path[:length] for path, length in zip(positions, lengths, strict=True)]
+      paths.append(drawn)
+    return paths
+
+  def table(self, results):
+    """Lines of text: the returns, beside the published ones."""
+    config, mean, ci95 = self.config, results["return"]["mean"], results["return"]["ci95"]
+    steps = range(len(mean))
+    header = "".join(f"{f'{step} steps' if step != 1 else '1 step':>18}" for step in steps)
+    split = "test" if config.test_set else "validation"
+    cells = "".join(f"{f'{mean[step]:.2f} ± {ci95[step]:.2f}':>18}" for step in steps)
+    lines = [
+      f"Return, {config.datasource}, {config.trained_with}, {config.eval_tasks} {split} goals, "
+      f"{results['rollouts_per_task']} rollouts each, 95 % intervals",
+      f"{'':24}{header}",
+      f"{f'step sizes {_sizes(results)}':24}{cells}",
+    ]
+    published = PUBLISHED_RETURNS.get(config.datasource, {}).get(config.trained_with)
+    if published:
+      cells = "".join(f"{f'{m:.2f} ± {c:.2f}':>18}" for m, c in zip(*published, strict=True))
+      lines += [f"{'published':24}{cells}"]
+      lines += [
+        "Published returns are of MuJoCo 1.31; the share of the gap to the oracle carries over, returns may not."
+      ]
+    return lines
+
+  def _step_sizes(self, first):
+    """The first update's step size, then half of it (cbfinn/maml_rl, first_order_optimizer.py); see the presets."""
+    return [first, first * RL_LATER_STEPS.get(self.config.datasource, 0.5)]
+
+  def _evaluation_rollouts(self):
+    """Rollouts of each goal for each gradient: the published number of transitions."""
+    transitions = RL_TEST_TRANSITIONS.get(self.config.datasource, RL_DEFAULT_TEST_TRANSITIONS)
+    return max(1, transitions // self.config.horizon)
+
+  def _published_goals(self):
+    if self.config.datasource not in PUBLISHED_RETURNS:
+      return np.zeros([0, self.environment.goal_dim], np.float32)
+    from maml_tf.rl.envs import published_test_goals
+
+    return published_test_goals(self.config.datasource)
+
+  def _videos(self, weights, directory):
+    raise NotImplementedError
+
+
+def make_environment(config):
+  """The tasks of a datasource; with the goal in the observation for the oracle."""
+  if config.datasource in IN_THE_GRAPH:
+    environment = IN_THE_GRAPH[config.datasource](config.horizon)
+  else:
+    environment = _simulated(config)
+  return environments.GoalObserved(environment) if config.method == "oracle" else environment
+
+
+def _simulated(config):
+  from maml_tf.rl import simulators
+  from maml_tf.rl.envs import DEFINITIONS
+
+  def make(num_envs):
+    return simulators.make(config.datasource, num_envs, config.sim_threads)
+
+  return environments.Simulated(DEFINITIONS[config.datasource], make, config.horizon)
+
+
+def make_outer(config):
+  """The meta-optimiser that a config names."""
+  if config.outer == "trpo":
+    return TRPO(max_kl=config.max_kl, hvp=config.hvp)
+  adam = optimizers.Adam(config.meta_lr)
+  return GradientSteps(adam) if config.outer == "vpg" else GradientSteps(adam, PPO_STEPS, PPO_CLIP)
+
+
+def _sizes(results):
+  return ", ".join(f"{size:g}" for size in results["step_sizes"])

@@ -1,0 +1,78 @@
+"""Plots of policies: returns against gradient steps, and paths of 2D navigation."""
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from maml_tf.experiments.presets import PUBLISHED_RETURNS
+
+METHOD_STYLES = {
+  "maml": ("tab:blue", "MAML"),
+  "pretrain": ("tab:red", "pretrained"),
+  "random": ("tab:gray", "random"),
+  "oracle": ("black", "oracle"),
+}
+
+
+def returns_against_steps(results_by_method, datasource):
+  """The paper's figures 4 and 5: returns after 0, 1, ... steps, 95 % intervals shaded, published curves dashed.
+
+  Args:
+    results_by_method: method -> results of `ReinforcementExperiment.evaluate`.
+    datasource: whose published curves stand beside them.
+  """
+  figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+  axis = figure.subplots()
+  draw_returns(axis, results_by_method, datasource)
+  axis.legend(fontsize=8)
+  return figure
+
+
+def draw_returns(axis, results_by_method, datasource):
+  """Draws the curves of `returns_against_steps` into one axis."""
+  most = max(len(r["return"]["mean"]) for r in results_by_method.values()) - 1
+  published = PUBLISHED_RETURNS.get(datasource, {})
+  for method, (color, label) in METHOD_STYLES.items():
+    if method in results_by_method:
+      summary = results_by_method[method]["return"]
+      _curve(axis, summary["mean"], summary["ci95"], most, color=color, label=label, marker=".")
+    if method in published:
+      mean, ci95 = published[method]
+      _curve(axis, mean, ci95, most, color=color, label=f"{label}, published", linestyle="--", alpha=0.7, shade=False)
+  axis.set_title(datasource, fontsize=10)
+  axis.set_xlabel("gradient steps")
+  axis.set_ylabel("return")
+  axis.set_xticks(range(most + 1))
+  axis.grid(alpha=0.25)
+
+
+def _curve(axis, mean, ci95, most, shade=True, **style):
+  """One method's curve; a single value, of a method that does not adapt, is a line across."""
+  mean, ci95 = np.asarray(mean), np.asarray(ci95)
+  if len(mean) == 1:
+    mean, ci95 = np.repeat(mean, most + 1), np.repeat(ci95, most + 1)
+    style.pop("marker", None)
+  steps = np.arange(len(mean))
+  axis.plot(steps, mean, **style)
+  if shade:
+    axis.fill_between(steps, mean - ci95, mean + ci95, color=style["color"], alpha=0.15, linewidth=0)
+
+
+def trajectories(paths):
+  """2D navigation: some rollouts for each goal, before and after one gradient step.
+
+  Args:
+    paths: list of {"goal": [2], "before": list of [n, 2], "after": list of [n, 2]}.
+  """
+  figure = Figure(figsize=(3.6 * len(paths), 3.8), layout="constrained")
+  for axis, drawn in zip(np.atleast_1d(figure.subplots(1, len(paths), sharex=True, sharey=True)), paths, strict=True):
+    for name, color, label in (("before", "tab:green", "before"), ("after", "tab:blue", "after 1 step")):
+      for index, path in enumerate(drawn[name]):
+        axis.plot(*path.T, color=color, linewidth=1, alpha=0.8, label=label if index == 0 else None)
+    axis.plot(*drawn["goal"], "*", color="tab:red", markersize=13, label="goal")
+    axis.plot(0, 0, "o", color="black", markersize=4, label="start")
+    axis.set_xlim(-1.1, 1.1)
+    axis.set_ylim(-1.1, 1.1)
+    axis.set_aspect("equal")
+    axis.grid(alpha=0.25)
+  figure.axes[0].legend(loc="lower left", fontsize=8)
+  return figure
