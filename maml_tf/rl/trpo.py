@@ -184,9 +184,9 @@ class TRPO:
     }
 
 
-def _finite_difference(sample, weights, vector, distance=0.05):
-  """(KL gradient at theta + e v, less that at theta - e v) / 2 e, with |e v| = distance."""
-  epsilon = distance / tf.sqrt(dot(vector, vector) + 1e-30)
+def _finite_difference(sample, weights, vector, distance=1e-3):
+  """(KL gradient at theta + e v, less that at theta - e v) / 2 e, with |e v| = distance * |theta|."""
+  epsilon = distance * tf.sqrt(dot(weights, weights) / (dot(vector, vector) + 1e-30))
 
   def gradient_at(step):
     moved = add(weights, vector, step)
