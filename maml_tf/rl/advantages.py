@@ -35,7 +35,7 @@ def advantages(trajectory, discount=0.99, gae_lambda=1.0, baseline="linear"):
 
 def discounted_sums(values, discount):
   """sum over k of discount^k x[t + k], along the last axis: [..., H] -> [..., H]."""
-  horizon = values.shape[-1]
+  horizon = tf.shape(values)[-1]
   distance = tf.range(horizon)[:, tf.newaxis] - tf.range(horizon)[tf.newaxis]
   powers = tf.cast(discount, values.dtype) ** tf.cast(tf.maximum(distance, 0), values.dtype)
   weights = tf.where(distance >= 0, powers, 0.0)  # [later, earlier]
@@ -69,7 +69,7 @@ def linear_values(trajectory, targets):
 def _features(observation):
   """[o, o^2, t, t^2, t^3, 1] with o clipped and t in hundreds of steps: [T, R, H, O] -> [T, R, H, 2 O + 4]."""
   clipped = tf.clip_by_value(observation, -OBSERVATION_LIMIT, OBSERVATION_LIMIT)
-  time = tf.range(observation.shape[2], dtype=observation.dtype)[:, tf.newaxis] / 100.0
+  time = tf.cast(tf.range(tf.shape(observation)[2]), observation.dtype)[:, tf.newaxis] / 100.0
   of_time = tf.concat([time, time**2, time**3, tf.ones_like(time)], axis=-1)
   of_time = tf.broadcast_to(of_time, tf.concat([tf.shape(observation)[:-1], [4]], 0))
   return tf.concat([clipped, clipped**2, of_time], axis=-1)

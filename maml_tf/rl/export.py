@@ -1,0 +1,142 @@
+"""The SavedModel of a policy: it acts, and adapts to rollouts that its user collects, with TensorFlow alone."""
+
+import json
+import numbers
+
+import tensorflow as tf
+
+from maml_tf.export import FORMAT_VERSION
+from maml_tf.maml import inner_update
+from maml_tf.rl import vpg
+from maml_tf.rl.advantages import advantages
+from maml_tf.rl.types import LAST, MID, Trajectory
+
+
+class PolicyModule(tf.Module):
+  """A meta-learned policy with the computations that act by it and adapt it; `maml_tf.export.save` writes it.
+
+  One task at a time, R rollouts of H steps; R, H and the number of observations n are free. Methods, which a loaded
+  SavedModel has too:
+
+    initialization() -> dict of name -> tensor.
+    act(weights, observation [n, O], seed int32 [2]) -> drawn actions [n, A], or integers [n] of a categorical policy.
+    act_deterministic(weights, observation [n, O]) -> the most likely actions.
+    adapt(weights, observation [R, H, O], action [R, H, A] or integers [R, H], reward [R, H], mask [R, H],
+      inner_lr=the first of training's) -> dict of name -> tensor after one step of the policy gradient. The mask is 1
+      for the steps of an episode and 0 for what comes after its end. Actions are those that `act` gave, unclipped.
+    metadata_json() -> what `maml_tf.export.load_initialization` reads, and how the policy was trained.
+
+  Signatures for serving, which hold the initialisation themselves: `act`, and `adapt_and_act` for a step of adaptation
+  and the actions after it.
+
+  Args:
+    policy: of `rl.policies`.
+    weights: dict of name -> tensor: the meta-learned initialisation.
+    inner_lr: the step size alpha, a number; or a list with one for each step.
+    discount, gae_lambda, baseline: as of `advantages`.
+    metadata: JSON-able dict that travels with the artefact.
+  """
+
+  def __init__(self, policy, weights, inner_lr, discount=0.99, gae_lambda=1.0, baseline="linear", metadata=None):
+    super().__init__(name="policy")
+    rates = [float(rate) for rate in _as_list(inner_lr)]
+    settings = {"inner_lr": rates, "discount": discount, "gae_lambda": gae_lambda, "baseline": baseline}
+    # Not attributes: `tf.Module` would try to save them. The functions below close over them.
+    self._weights = {name: tf.Variable(value, name=name.replace("/", "_")) for name, value in weights.items()}
+    names = {"weights": list(weights), "model_weights": list(policy.weight_shapes)}
+    config = {"policy": policy.get_config(), **settings}
+    text = json.dumps({"format_version": FORMAT_VERSION, **names, **config, **(metadata or {})})
+    first_rate = rates[0]
+
+    @tf.function
+    def initialization():
+      return {name: tf.identity(variable) for name, variable in self._weights.items()}
+
+    @tf.function
+    def act(weights, observation, seed):
+      return _distribution(policy, weights, observation).sample(seed)[0]
+
+    @tf.function
+    def act_deterministic(weights, observation):
+      return _distribution(policy, weights, observation).mode()[0]
+
+    @tf.function
+    def adapt(weights, observation, action, reward, mask, inner_lr=first_rate):
+      trajectory = _as_trajectory(observation, action, reward, mask)
+      batch = vpg.Batch(trajectory, advantages(trajectory, discount, gae_lambda, baseline))
+      start = {name: weight[tf.newaxis] for name, weight in weights.items()}
+      adapted = inner_update(vpg.loss(policy, batch), start, inner_lr, first_order=True)
+      return {name: weight[0] for name, weight in adapted.items()}
+
+    @tf.function
+    def metadata_json():
+      return tf.constant(text)
+
+    specs = _Specs(policy, weights)
+    initialization.get_concrete_function()
+    metadata_json.get_concrete_function()
+    act.get_concrete_function(specs.weights, specs.observation, specs.seed)
+    act_deterministic.get_concrete_function(specs.weights, specs.observation)
+    for action in specs.actions:
+      adapt.get_concrete_function(specs.weights, specs.rollouts, action, specs.steps, specs.steps, specs.rate)
+    self.initialization, self.metadata_json = initialization, metadata_json
+    self.act, self.act_deterministic, self.adapt = act, act_deterministic, adapt
+    self.saved_signatures = _signatures(self, specs)
+
+
+class _Specs:
+  """What the functions are traced with: a loaded function accepts no other dtypes, and any size that is None here."""
+
+  def __init__(self, policy, weights):
+    dtype = next(iter(weights.values())).dtype
+    size = policy.example_shape[0]
+    self.weights = {name: tf.TensorSpec(weights[name].shape, weights[name].dtype) for name in policy.weight_shapes}
+    self.observation, self.seed = tf.TensorSpec([None, size], dtype), tf.TensorSpec([2], tf.int32)
+    self.rollouts, self.steps = tf.TensorSpec([None, None, size], dtype), tf.TensorSpec([None, None], dtype)
+    self.rate = tf.TensorSpec([], dtype)
+    # Integers of both usual widths.
+    self.actions = (
+      [tf.TensorSpec([None, None, policy.action_dim], dtype)] if policy.num_actions is None
+      else [tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None, None], tf.int64)]
+    )  # fmt: skip
+
+
+def _signatures(module, specs):
+  """Functions of named tensors, as servers need them; `saved_model_cli show --all` lists these."""
+
+  @tf.function(input_signature=_named(observation=specs.observation, seed=specs.seed))
+  def act(observation, seed):
+    return {"action": module.act(module.initialization(), observation, seed)}
+
+  data = _named(observation=specs.rollouts, action=specs.actions[0], reward=specs.steps, mask=specs.steps)
+  query = _named(inner_lr=specs.rate, new_observation=specs.observation, seed=specs.seed)
+
+  @tf.function(input_signature=[*data, *query])
+  def adapt_and_act(observation, action, reward, mask, inner_lr, new_observation, seed):
+    weights = module.adapt(module.initialization(), observation, action, reward, mask, inner_lr)
+    return {"action": module.act(weights, new_observation, seed)}
+
+  return {"act": act, "adapt_and_act": adapt_and_act}
+
+
+def _named(**specs):
+  return [tf.TensorSpec(spec.shape, spec.dtype, name=name) for name, spec in specs.items()]
+
+
+def _distribution(policy, weights, observation):
+  """Of the actions at observations [n, O], with parameters [1, n, ...]."""
+  return policy.distribution(weights, observation[tf.newaxis])
+
+
+def _as_trajectory(observation, action, reward, mask):
+  """`Trajectory` of one task, of rollouts [R, H, ...], as far as the advantages and the policy gradient need it."""
+  step_type = tf.where(mask > 0, MID, LAST)
+  fields = Trajectory(step_type, observation, action, {}, step_type, reward * mask, tf.ones_like(reward))
+  return tf.nest.map_structure(lambda values: values[tf.newaxis], fields)
+
+
+def _as_list(inner_lr):
+  rates = list(inner_lr) if isinstance(inner_lr, list | tuple) else [inner_lr]
+  if not rates or not all(isinstance(rate, numbers.Real) for rate in rates):
+    raise ValueError(f"inner_lr: expected a number, or a list with one for each step, got {inner_lr!r}")
+  return rates
