@@ -1,18 +1,12 @@
 """The MuJoCo tasks as ordinary Gymnasium environments."""
 
 import gymnasium
-import mujoco
 import numpy as np
 from gymnasium import spaces
 
-from maml_tf.errors import UserError
 from maml_tf.rl.envs import DEFINITIONS, physics
 from maml_tf.rl.envs.definition import clipped
-
-NO_GL = (
-  "rendering found no OpenGL ({error}); without a screen set MUJOCO_GL=egl (Debian: apt-get install libegl1) or "
-  "MUJOCO_GL=osmesa (apt-get install libosmesa6) before Python starts"
-)
+from maml_tf.rl.envs.drawing import Drawer
 
 
 class MujocoTaskEnv(gymnasium.Env):
@@ -24,11 +18,11 @@ class MujocoTaskEnv(gymnasium.Env):
   Args:
     name: one of `maml_tf.rl.envs.DEFINITIONS`.
     goal: a number or [G].
-    render_mode: None, "rgb_array", "depth_array" or "human".
+    render_mode: None, "rgb_array" (see `drawing`) or "human" (a window, by Gymnasium's own renderer).
     width, height: of rendered images, in pixels.
   """
 
-  metadata = {"render_modes": ["human", "rgb_array", "depth_array"], "render_fps": 100}  # noqa: RUF012
+  metadata = {"render_modes": ["human", "rgb_array"], "render_fps": 100}  # noqa: RUF012
 
   def __init__(self, name, goal=None, render_mode=None, width=480, height=480):
     if name not in DEFINITIONS:
@@ -39,12 +33,12 @@ class MujocoTaskEnv(gymnasium.Env):
       raise ValueError(f"render_mode: expected None or one of {self.metadata['render_modes']}, got {render_mode!r}")
     self.render_mode, self._size = render_mode, (width, height)
     self.model = physics.compile_model(self.definition)
-    self.data = mujoco.MjData(self.model)
+    self.data = physics.mujoco.MjData(self.model)
     self.action_space = spaces.Box(-1.0, 1.0, (self.definition.action_dim,), np.float32)
     self.observation_space = spaces.Box(-np.inf, np.inf, (self.definition.observation_dim,), np.float64)
     self.goal = None if goal is None else self._checked(goal)
     self._goal_is_given = goal is not None
-    self._renderer = None
+    self._drawer = self._viewer = None
     self._observation = None  # the last sound one
 
   @property
@@ -69,7 +63,7 @@ class MujocoTaskEnv(gymnasium.Env):
 
   def set_state(self, qpos, qvel):
     """Starts from a state: positions [nq] and velocities [nv] of the joints; returns the observation there."""
-    mujoco.mj_resetData(self.model, self.data)
+    physics.mujoco.mj_resetData(self.model, self.data)
     self.data.qpos[:], self.data.qvel[:] = qpos, qvel
     physics.settle(self.definition, self.model, self.data)
     self._observation = self.definition.observe(physics.read(self.definition, self.data))[0]
@@ -95,17 +89,17 @@ class MujocoTaskEnv(gymnasium.Env):
     if self.render_mode is None:
       gymnasium.logger.warn('render() without a render mode shows nothing; say render_mode="rgb_array" when making it')
       return None
-    if self._renderer is None:
-      self._renderer = self._make_renderer()
-    try:
-      return self._renderer.render(self.render_mode)
-    except Exception as error:  # each backend fails in a way of its own, down to AttributeError
-      raise UserError(NO_GL.format(error=" ".join(str(error).split()))) from error
+    if self.render_mode == "human":
+      return self._window().render("human")
+    if self._drawer is None:
+      self._drawer = Drawer(self.definition, *self._size)
+    return self._drawer.draw(self.data.qpos)
 
   def close(self):
-    if self._renderer is not None:
-      self._renderer.close()
-      self._renderer = None
+    for opened in (self._drawer, self._viewer):
+      if opened is not None:
+        opened.close()
+    self._drawer = self._viewer = None
 
   def _reported(self, outcome):
     diverged = bool(outcome.diverged[0])
@@ -122,10 +116,10 @@ class MujocoTaskEnv(gymnasium.Env):
   def _checked(self, goal):
     return self.definition.check_goals(np.atleast_1d(np.asarray(goal, np.float64))[None], 1)[0]
 
-  def _make_renderer(self):
-    from gymnasium.envs.mujoco.mujoco_rendering import MujocoRenderer
+  def _window(self):
+    if self._viewer is None:
+      from gymnasium.envs.mujoco.mujoco_rendering import MujocoRenderer
 
-    width, height = self._size
-    self.model.vis.global_.offwidth = max(width, self.model.vis.global_.offwidth)
-    self.model.vis.global_.offheight = max(height, self.model.vis.global_.offheight)
-    return MujocoRenderer(self.model, self.data, width=width, height=height, camera_name="track")
+      width, height = self._size
+      self._viewer = MujocoRenderer(self.model, self.data, width=width, height=height, camera_name="track")
+    return self._viewer

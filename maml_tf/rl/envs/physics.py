@@ -1,6 +1,7 @@
 """MuJoCo's side of a task definition: its model, a step, and what is read from it afterwards."""
 
 import importlib.util
+import os
 import pathlib
 import warnings
 
@@ -9,10 +10,15 @@ import numpy as np
 from maml_tf.errors import UserError
 from maml_tf.rl.envs.definition import Physics
 
+# MuJoCo loads the OpenGL that MUJOCO_GL names, which crashes beside TensorFlow; only `drawing` has a use for it.
+_opengl = os.environ.pop("MUJOCO_GL", None)
 try:
   import mujoco
 except ImportError as error:
   raise UserError(f"MuJoCo cannot be imported ({error}); install it with: pip install mujoco gymnasium") from error
+finally:
+  if _opengl is not None:
+    os.environ["MUJOCO_GL"] = _opengl
 
 TORSO = 1  # body index, after the world
 _VIEWS = {

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from maml_tf.rl.envs.physics import mujoco
+
 
 class PlanarBody:
   """Position and velocity of the centre of mass of a robot that moves in the x-z plane, from qpos and qvel alone.
@@ -20,8 +22,6 @@ class PlanarBody:
   """
 
   def __init__(self, model):
-    import mujoco
-
     slides = model.jnt_type == mujoco.mjtJoint.mjJNT_SLIDE
     hinges = model.jnt_type == mujoco.mjtJoint.mjJNT_HINGE
     planar = np.where(hinges[:, None], model.jnt_axis[:, [0, 2]], model.jnt_axis[:, [1, 1]])

@@ -1,14 +1,9 @@
 """Ant in worker processes that share memory with this one."""
 
-import contextlib
 import os
-import pathlib
-import pickle
-import subprocess
-import sys
 import tempfile
 
-import maml_tf
+from maml_tf.rl.envs import child
 from maml_tf.rl.envs.definition import Physics
 from maml_tf.rl.simulators import worker
 from maml_tf.rl.simulators.vector import MujocoVectorEnv
@@ -17,8 +12,7 @@ from maml_tf.rl.simulators.vector import MujocoVectorEnv
 class ProcessVectorEnv(MujocoVectorEnv):
   """A simulator for any definition; each process steps every n-th environment.
 
-  The shared memory is a file without a name, so there is nothing to remove however this process ends; and the workers
-  end with their standard input, which is this process's to hold.
+  The shared memory is a file without a name, so that nothing is left behind however this process ends.
 
   Args:
     definition, num_envs: see `MujocoVectorEnv`.
@@ -33,7 +27,7 @@ class ProcessVectorEnv(MujocoVectorEnv):
       self._arrays = worker.shared_arrays(definition, self.model, num_envs, file.fileno())
       for first in range(num_processes):
         share = worker.Share(definition, num_envs, first, num_processes, file.fileno())
-        self._workers += (_start_worker(share),)
+        self._workers += (child.start(worker.__name__, share, pass_fds=[file.fileno()]),)
     try:
       for process in self._workers:
         self._await(process)
@@ -42,16 +36,7 @@ class ProcessVectorEnv(MujocoVectorEnv):
       raise
 
   def close_extras(self, **_):
-    for process in self._workers:
-      with contextlib.suppress(BrokenPipeError):  # it is dead already
-        process.stdin.close()
-    for process in self._workers:
-      try:
-        process.wait(timeout=5)
-      except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-      process.stdout.close()
+    child.stop(self._workers)
     self._workers = ()
 
   def _start(self, qpos, qvel):
@@ -67,20 +52,13 @@ class ProcessVectorEnv(MujocoVectorEnv):
       raise RuntimeError("this simulator is closed; make another")
     try:
       for process in self._workers:
-        self._ask(process, command)
+        child.send(process, command)
       for process in self._workers:
         self._await(process)
     except BaseException:  # an answer that nobody waited for, after Ctrl-C, would be taken for that of the next step
       self.close()
       raise
     return Physics(**{name: self._arrays[name].copy() for name in ("qpos", "qvel", *self.definition.derived)})
-
-  def _ask(self, process, command):
-    try:
-      process.stdin.write(command)
-      process.stdin.flush()
-    except BrokenPipeError:
-      self._report(process)
 
   def _await(self, process):
     if process.stdout.read(1) != worker.DONE:
@@ -99,18 +77,3 @@ class ProcessVectorEnv(MujocoVectorEnv):
 def _unnamed_file():
   """A file that lives in memory, or on Linux's relatives without such files, in the folder of temporary ones."""
   return os.fdopen(os.memfd_create("maml_tf"), "w+b") if hasattr(os, "memfd_create") else tempfile.TemporaryFile()
-
-
-def _start_worker(share):
-  package = str(pathlib.Path(maml_tf.__file__).parent.parent)
-  paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
-  process = subprocess.Popen(
-    [sys.executable, "-m", worker.__name__],
-    stdin=subprocess.PIPE,
-    stdout=subprocess.PIPE,
-    pass_fds=[share.file],
-    env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-  )
-  pickle.dump(share, process.stdin)
-  process.stdin.flush()
-  return process

@@ -1,10 +1,9 @@
 """HalfCheetah through `mujoco.rollout`: all environments in one call, on MuJoCo's own threads."""
 
-import mujoco
-import mujoco.rollout
 import numpy as np
 
 from maml_tf.rl.envs.definition import Physics
+from maml_tf.rl.envs.physics import mujoco
 from maml_tf.rl.simulators.planar import PlanarBody
 from maml_tf.rl.simulators.vector import MujocoVectorEnv
 
@@ -21,9 +20,11 @@ class ThreadVectorEnv(MujocoVectorEnv):
     super().__init__(definition, num_envs)
     if set(definition.derived) - {"com", "com_velocity"} or definition.warm_start:
       raise ValueError(f"{definition.name}: `mujoco.rollout` does not return what this task needs; use processes")
+    from mujoco.rollout import Rollout
+
     self._body = PlanarBody(self.model) if definition.derived else None
     # No thread of its own for one: the caller's does the work.
-    self._rollout = mujoco.rollout.Rollout(nthread=sim_threads if sim_threads > 1 else 0)
+    self._rollout = Rollout(nthread=sim_threads if sim_threads > 1 else 0)
     self._data = [mujoco.MjData(self.model) for _ in range(sim_threads)]
     self._states = np.zeros((num_envs, 1 + self.model.nq + self.model.nv))  # time, qpos, qvel (mjSTATE_FULLPHYSICS)
     self._trajectories = np.zeros((num_envs, definition.frame_skip, self._states.shape[1]))

@@ -1,24 +1,20 @@
 """A process that simulates its share of the environments of `processes.ProcessVectorEnv`; TensorFlow stays out of it.
 
-Started as `python -m maml_tf.rl.simulators.worker`. It reads one pickled `Share` from its standard input, then one
-byte per command, and answers each with one byte when it is done. States and actions are in memory that both processes
-see. It ends when its input does, so it cannot outlive the process that started it, however that one ends.
+It gets a `Share` (see `maml_tf.rl.envs.child`), then one byte per command, and answers each with one byte when it is
+done. States and actions are in memory that both processes see.
 """
 
 import mmap
 import os
-import pickle
-import signal
-import sys
 from typing import NamedTuple
 
-import mujoco
 import numpy as np
 
-from maml_tf.rl.envs import physics
+from maml_tf.rl.envs import child, physics
 from maml_tf.rl.envs.definition import Definition
+from maml_tf.rl.envs.physics import mujoco
 
-START, ADVANCE, DONE = b"s", b"a", b"d"
+START, ADVANCE, NOTHING, DONE = b"s", b"a", b"n", b"d"
 FULL_STATE = int(mujoco.mjtState.mjSTATE_INTEGRATION)  # with the solver's warm start: a step is bit for bit the same
 
 
@@ -87,15 +83,15 @@ class Simulator:
 
 
 def main():
-  signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent decides what it means
-  answers = os.dup(sys.stdout.fileno())
-  os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever else is printed must not look like an answer
-  simulator = Simulator(pickle.load(sys.stdin.buffer))
-  commands = {START: simulator.start, ADVANCE: simulator.advance}
-  os.write(answers, DONE)
-  while command := sys.stdin.buffer.read(1):
-    commands[command]()
-    os.write(answers, DONE)
+  share, requests, answers = child.connect()
+  simulator = Simulator(share)
+  commands = {START: simulator.start, ADVANCE: simulator.advance, NOTHING: lambda: None}
+  request = NOTHING  # the first answer says that it is there
+  while request:
+    commands[request]()
+    answers.write(DONE)
+    answers.flush()
+    request = requests.read(1)
 
 
 if __name__ == "__main__":
