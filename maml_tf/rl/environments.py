@@ -164,23 +164,23 @@ class Simulated(UniformGoals):
   """Environments of a simulator outside of TensorFlow, one call for all of them at each time step.
 
   Args:
-    definition: has `observation_dim`, `action_dim`, `horizon`, `goal_low`, `goal_high`, `goal_is_sign`.
+    definition: has `observation_dim`, `action_dim`, `horizon`, `goal_low`, `goal_high`, `goal_is_sign`; and
+      `num_actions`, where actions are integers.
     make_simulator: number of environments -> `gymnasium.vector.VectorEnv` without automatic resets, which takes
       `reset(seed=..., options={"goals": [N, G]})`; one is kept for each number that occurs.
     horizon: time steps of a rollout; None: the definition's.
   """
 
-  num_actions = None
-
   def __init__(self, definition, make_simulator, horizon=None):
     self.observation_dim, self.action_dim = definition.observation_dim, definition.action_dim
+    self.num_actions = getattr(definition, "num_actions", None)
     self.goal_low, self.goal_high = tuple(definition.goal_low), tuple(definition.goal_high)
     self.goal_is_sign = definition.goal_is_sign
     self.horizon = definition.horizon if horizon is None else horizon
     self._make, self._by_size, self._current = make_simulator, {}, None
 
   def reset(self, seed, goals):
-    [observation] = tf.numpy_function(self._reset, [seed, goals], [tf.float32])
+    observation = tf.numpy_function(self._reset, [seed, goals], tf.float32)
     observation.set_shape([*goals.shape[:2], self.observation_dim])
     # The count ties every step to the one before: nothing else would tell the graph their order.
     return {"time": tf.constant(0), "diverged": tf.zeros(tf.shape(goals)[:2], tf.bool)}, observation
@@ -214,7 +214,7 @@ class Simulated(UniformGoals):
 
   def _step(self, time, action):
     shape = action.shape[:2]
-    flat = action.reshape(-1, action.shape[-1]).astype(np.float64)
+    flat = action.reshape(-1) if self.num_actions else action.reshape(-1, self.action_dim).astype(np.float64)
     observation, reward, terminated, _, info = self._current.step(flat)
     return (
       np.int32(time + 1),

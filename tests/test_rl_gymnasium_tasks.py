@@ -1,0 +1,100 @@
+"""Ordinary Gymnasium environments as a family of tasks."""
+
+import gymnasium
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from maml_tf.errors import UserError
+from maml_tf.rl import environments, policies, trpo
+from maml_tf.rl.envs.point import PointNavEnv
+from maml_tf.rl.gymnasium_tasks import from_gymnasium
+from maml_tf.rl.meta_trpo import MetaPolicySearch
+from maml_tf.rl.rollouts import collect
+
+SEED = tf.constant([1, 2])
+
+
+class Buttons(gymnasium.Env):
+  """Three buttons, of which the goal's sign makes the first or the last right; pressing the middle one breaks it."""
+
+  observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2, 2))
+  action_space = gymnasium.spaces.Discrete(3, start=5)
+  breaks = False
+
+  def reset(self, *, seed=None, options=None):
+    super().reset(seed=seed)
+    self.goal, self.count = float(options["goal"][0]), 0
+    return np.zeros((2, 2)), {}
+
+  def step(self, action):
+    assert self.action_space.contains(action)
+    self.count += 1
+    right = action == (5 if self.goal < 0 else 7)
+    broken = np.nan if self.breaks and action == 6 else 0.0
+    return np.full((2, 2), self.count + broken), float(right), False, self.count == 8, {}
+
+
+def rollouts(environment, tasks=2, rollouts=3):
+  policy = policies.make_policy(environment, hidden=(8,))
+  goals = tf.repeat(environment.sample_goals(SEED, [tasks])[:, tf.newaxis], rollouts, axis=1)
+  return goals, *tf.function(collect)(policy, policy.initial_weights(0), environment, goals, SEED)
+
+
+def test_2d_navigation_one_by_one_is_the_one_in_the_graph():
+  environment = from_gymnasium(PointNavEnv, (-0.5, -0.5), (0.5, 0.5), horizon=20)
+  inside = environments.PointNavigation(horizon=20)
+  (_, one, _), (_, other, _) = rollouts(environment), rollouts(inside)
+  for left, right in zip(tf.nest.flatten(one), tf.nest.flatten(other), strict=True):
+    np.testing.assert_allclose(left, right, atol=1e-5)
+
+
+def test_integer_actions_goals_of_each_task_and_time_limits():
+  environment = from_gymnasium(Buttons, (-1,), (1,), horizon=10, goal_is_sign=True)
+  goals, trajectory, diverged = rollouts(environment, tasks=4)
+  assert diverged == 0 and len(np.unique(goals)) == 2
+  right = np.where(goals < 0, 0, 2)
+  alive = np.arange(10) < 8  # it ends its episodes after eight steps
+  np.testing.assert_array_equal(trajectory.reward, (trajectory.action == right) * alive)
+  np.testing.assert_array_equal(trajectory.mask, np.broadcast_to(alive, trajectory.mask.shape))
+  np.testing.assert_array_equal(trajectory.observation[..., 0, :], 0)
+
+
+def test_one_that_diverges_is_counted_and_left_out(monkeypatch):
+  monkeypatch.setattr(Buttons, "breaks", True)
+  environment = from_gymnasium(Buttons, (-1,), (1,), horizon=6, goal_is_sign=True)
+  _, trajectory, diverged = rollouts(environment, tasks=5)
+  action, mask = trajectory.action.numpy(), trajectory.mask.numpy()
+  broken = 0
+  for task, rollout in np.ndindex(action.shape[:2]):
+    hits = np.flatnonzero(action[task, rollout] == 1)
+    length = hits[0] + 1 if len(hits) else 6
+    broken += len(hits) > 0
+    np.testing.assert_array_equal(mask[task, rollout], np.arange(6) < length)
+  assert diverged == broken > 0
+  assert np.isfinite(trajectory.observation).all() and np.isfinite(trajectory.reward).all()
+
+
+def test_it_trains():
+  environment = from_gymnasium(Buttons, (-1,), (1,), horizon=8, goal_is_sign=True)
+  policy = policies.make_policy(environment, hidden=(8,))
+  learner = MetaPolicySearch(
+    policy, environment, trpo.TRPO(), inner_lr=1.0, meta_batch_size=6, rollouts_per_task=10, eval_updates=1
+  )
+  state, step = learner.initial_state(0), tf.function(learner.train_step)
+  before = learner.evaluate(state, SEED, 20)["return"]
+  for iteration in range(6):
+    state, metrics = step(state, tf.constant([0, iteration]))
+    assert metrics["diverged_simulations"] == 0
+  after = learner.evaluate(state, SEED, 20)["return"]
+  assert np.mean(after[1]) > np.mean(before[1]) + 0.5
+
+
+class Odd(gymnasium.Env):
+  observation_space = gymnasium.spaces.Box(-1, 1, (2,))
+  action_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,))
+
+
+def test_spaces_without_a_policy_are_named():
+  with pytest.raises(UserError, match="bounded Box of one axis or Discrete"):
+    from_gymnasium(Odd, (0,), (1,), horizon=5)
