@@ -79,15 +79,15 @@ def test_it_trains():
   environment = from_gymnasium(Buttons, (-1,), (1,), horizon=8, goal_is_sign=True)
   policy = policies.make_policy(environment, hidden=(8,))
   learner = MetaPolicySearch(
-    policy, environment, trpo.TRPO(), inner_lr=1.0, meta_batch_size=6, rollouts_per_task=10, eval_updates=1
+    policy, environment, trpo.TRPO(), inner_lr=0.1, meta_batch_size=10, rollouts_per_task=10, eval_updates=1
   )
   state, step = learner.initial_state(0), tf.function(learner.train_step)
   before = learner.evaluate(state, SEED, 20)["return"]
-  for iteration in range(6):
+  for iteration in range(10):
     state, metrics = step(state, tf.constant([0, iteration]))
     assert metrics["diverged_simulations"] == 0
   after = learner.evaluate(state, SEED, 20)["return"]
-  assert np.mean(after[1]) > np.mean(before[1]) + 0.5
+  assert np.mean(after[1]) > np.mean(before[1]) + 0.3
 
 
 class Odd(gymnasium.Env):
