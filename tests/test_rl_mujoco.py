@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import pickle
 import re
 import signal
 import subprocess
@@ -422,6 +423,16 @@ def test_gymnasiums_checker_has_nothing_to_say(gym_id):
   check_env(gymnasium.make(gym_id).unwrapped, skip_render_check=True)
 
 
+def test_a_copy_has_its_task_and_goes_on_by_itself():
+  env = make("ant_vel")
+  after_steps(env, 5)
+  twin = pickle.loads(pickle.dumps(env))
+  np.testing.assert_array_equal(twin.goal, env.goal)
+  first, second = (copy.step(np.full(8, 0.3)) for copy in (env, twin))
+  np.testing.assert_array_equal(first[0], second[0])
+  assert first[1] == second[1] and twin.goal is not env.goal
+
+
 def test_episodes_end_at_their_time_limit():
   envs.register()  # a second time: nothing changes, and nothing is said
   assert gymnasium.spec("maml_tf/PointNav-v0").max_episode_steps == 100
@@ -478,6 +489,7 @@ def test_images_show_the_robot_wherever_it_is(name):
     assert (middle[..., 0] - middle[..., 2]).max() > 50
 
 
+@pytest.mark.filterwarnings("ignore:.*that is not in the possible render_modes")
 def test_wrong_render_modes_are_named():
   with pytest.raises(ValueError, match="render_mode: expected None or one of"):
     make("ant_vel", render_mode="ascii", disable_env_checker=True)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from maml_tf.rl.envs.definition import Definition
-from maml_tf.rl.envs.half_cheetah import noisy_start
+from maml_tf.rl.envs.half_cheetah import noisy_start, within_bounds
 
 HEALTHY = (0.2, 1.0)  # m, height of the torso
 
@@ -37,7 +37,7 @@ class Ant(Definition):
 
   def reward(self, before, after, actions, goals):
     alive = {"velocity": 1.0, "direction": 0.0, "goal": 4.0}[self.task] + 0.05
-    control = 0.005 * np.square(np.clip(actions, -1, 1)).sum(axis=1)
+    control = 0.005 * np.square(within_bounds(actions)).sum(axis=1)
     return self.progress(before, after, goals) + alive - control - contact_cost(after)
 
   def terminated(self, after):
@@ -59,6 +59,7 @@ class AntV5(Ant):
   initial_qpos = (0, 0, 0.75, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
   observation_dim = 105
   derived = ("contact_forces", "torso_position")
+  finite_differences = True
   forward_after_step = False
 
   def initial_states(self, rng, num):
@@ -78,7 +79,7 @@ class AntV5(Ant):
 
 def clipped_forces(after):
   """[N, nbody, 6] in [-1, 1]."""
-  return np.clip(after.contact_forces, -1.0, 1.0)
+  return within_bounds(after.contact_forces)
 
 
 def contact_cost(after):
@@ -87,6 +88,6 @@ def contact_cost(after):
 
 
 def healthy(after):
-  """[N] bool: everything finite, and the torso neither on the ground nor in the air."""
-  finite = np.isfinite(after.qpos).all(axis=1) & np.isfinite(after.qvel).all(axis=1)
-  return finite & (after.qpos[:, 2] >= HEALTHY[0]) & (after.qpos[:, 2] <= HEALTHY[1])
+  """[N] bool: the torso neither on the ground nor in the air. What is not finite counts as diverged, in `outcome`."""
+  height = after.qpos[:, 2]
+  return (height >= HEALTHY[0]) & (height <= HEALTHY[1])

@@ -26,7 +26,7 @@ class HalfCheetah(Definition):
     return np.concatenate([after.qpos[:, 1:], after.qvel, after.com], axis=1)
 
   def reward(self, before, after, actions, goals):
-    return self.progress(before, after, goals) - 0.05 * np.square(np.clip(actions, -1, 1)).sum(axis=1)
+    return self.progress(before, after, goals) - 0.05 * np.square(within_bounds(actions)).sum(axis=1)
 
 
 class HalfCheetahV5(HalfCheetah):
@@ -39,6 +39,7 @@ class HalfCheetahV5(HalfCheetah):
   frame_skip = 5
   observation_dim = 17
   derived = ()
+  finite_differences = True
   forward_after_step = False
 
   def initial_states(self, rng, num):
@@ -58,3 +59,8 @@ def noisy_start(definition, rng, num):
   """(qpos, qvel) at the start of an episode of version 5: uniform noise of 0.1 on positions, normal on velocities."""
   qpos = definition.initial_qpos + rng.uniform(-0.1, 0.1, (num, len(definition.initial_qpos)))
   return qpos, 0.1 * rng.standard_normal((num, definition.num_velocities))
+
+
+def within_bounds(actions):
+  """Actions as rllab's `normalize()` hands them on; what is no number stays so."""
+  return np.minimum(np.maximum(actions, -1.0), 1.0)

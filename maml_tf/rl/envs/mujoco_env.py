@@ -34,6 +34,7 @@ class MujocoTaskEnv(gymnasium.Env):
     self.render_mode, self._size = render_mode, (width, height)
     self.model = physics.compile_model(self.definition)
     self.data = physics.mujoco.MjData(self.model)
+    self._views = physics.views(self.definition, self.data)
     self.action_space = spaces.Box(-1.0, 1.0, (self.definition.action_dim,), np.float32)
     self.observation_space = spaces.Box(-np.inf, np.inf, (self.definition.observation_dim,), np.float64)
     self.goal = None if goal is None else self._checked(goal)
@@ -66,7 +67,7 @@ class MujocoTaskEnv(gymnasium.Env):
     physics.mujoco.mj_resetData(self.model, self.data)
     self.data.qpos[:], self.data.qvel[:] = qpos, qvel
     physics.settle(self.definition, self.model, self.data)
-    self._observation = self.definition.observe(physics.read(self.definition, self.data))[0]
+    self._observation = self.definition.observe(self._read())[0]
     return self._observation.copy()
 
   def step(self, action):
@@ -75,10 +76,10 @@ class MujocoTaskEnv(gymnasium.Env):
     actions = np.asarray(action, np.float64)[None]
     if actions.shape != (1, self.definition.action_dim):
       raise ValueError(f"action: expected shape {(self.definition.action_dim,)}, got {actions.shape[1:]}")
-    before = physics.read(self.definition, self.data)
+    before = self._read() if self.definition.finite_differences else None
     self.data.ctrl[:] = clipped(actions)[0]
     physics.advance(self.definition, self.model, self.data)
-    after = physics.read(self.definition, self.data)
+    after = self._read()
     outcome = self.definition.outcome(before, after, actions, self.goal[None])
     if self.render_mode == "human":
       self.render()
@@ -100,6 +101,17 @@ class MujocoTaskEnv(gymnasium.Env):
       if opened is not None:
         opened.close()
     self._drawer = self._viewer = None
+
+  def __getstate__(self):
+    """A copy keeps its task and its state; what it looks at and draws with is its own."""
+    return {**self.__dict__, "_views": None, "_drawer": None, "_viewer": None}
+
+  def __setstate__(self, state):
+    self.__dict__.update(state)
+    self._views = physics.views(self.definition, self.data)
+
+  def _read(self):
+    return physics.read(self.definition, self._views)
 
   def _reported(self, outcome):
     diverged = bool(outcome.diverged[0])

@@ -5,8 +5,6 @@ import os
 import pathlib
 import warnings
 
-import numpy as np
-
 from maml_tf.errors import UserError
 from maml_tf.rl.envs.definition import Physics
 
@@ -69,10 +67,11 @@ def views(definition, data):
   return [data.qpos, data.qvel, *(_VIEWS[field](data) for field in definition.derived)]
 
 
-def read(definition, data):
-  """The state of one simulation as a Physics, [1, ...] each, copied."""
-  qpos, qvel, *derived = (np.array(view)[None] for view in views(definition, data))
-  return Physics(qpos, qvel, **dict(zip(definition.derived, derived, strict=True)))
+def read(definition, looked_at):
+  """The state of one simulation, whose `views` are given, as a Physics, [1, ...] each, copied."""
+  return Physics(
+    **{name: view[None].copy() for name, view in zip(("qpos", "qvel", *definition.derived), looked_at, strict=True)}
+  )
 
 
 def _finish(model, data):
