@@ -110,7 +110,7 @@ def make_environment(make, batch_size, seed):
   """`TFPyEnvironment` of what `make()` returns, `batch_size` times."""
   seeds = np.random.SeedSequence(seed).generate_state(batch_size)
   single = [SingleEnvironment(make(), int(each)) for each in seeds]
-  # In one thread: MuJoCo's renderers belong to the thread that made them, and steps are short.
+  # In one thread: a step takes less time than handing it to another.
   return TFPyEnvironment(BatchedPyEnvironment(single, multithreading=False))
 
 
