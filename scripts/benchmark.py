@@ -3,9 +3,10 @@
   python scripts/benchmark.py sinusoid       # meta-iterations per second: sampling, second-order MAML, Adam
   python scripts/benchmark.py omniglot       # one second-order meta-gradient on random images: milliseconds, memory
   python scripts/benchmark.py miniimagenet
+  python scripts/benchmark.py rl             # environment steps per second beside Gymnasium's vector environments
 
 The contenders take turns, several rounds, and the ratios are those of the medians. No data set is needed. PyTorch comes
-with `pip install "maml_tf[bench]"`.
+with `pip install "maml_tf[bench]"`; `rl` needs no PyTorch.
 """
 
 import dataclasses
@@ -31,6 +32,7 @@ flags.DEFINE_integer("main_iterations", 70000, "iterations of the run through sc
 flags.DEFINE_list("contenders", None, "images: only these of xla, graph, recompute, chunk, map_fn, loop, vmap")
 for _size in ("tasks", "filters", "queries", "num_updates"):
   flags.DEFINE_integer(_size, None, "images: other than published, for a quick look", lower_bound=1)
+flags.DEFINE_integer("horizon", 50, "rl: time steps of the rollouts that are timed", lower_bound=1)
 flags.DEFINE_string("output", None, "JSON file to write the results to")
 
 TASKS, SHOTS, HIDDEN, INNER_LR, META_LR = 25, 10, 40, 0.001, 0.001
@@ -168,6 +170,19 @@ def images(name):
   }  # fmt: skip
 
 
+def rl():
+  """Rollouts beside Gymnasium's, and a meta-iteration; in benchmark_rl.py."""
+  import benchmark_rl
+
+  benchmark_rl.check_installed()
+  import_tensorflow()
+  from maml_tf.experiments import provenance
+
+  results = benchmark_rl.run(FLAGS.rounds, FLAGS.horizon)
+  print("\n".join(benchmark_rl.report(results)))
+  return {"format_version": 1, "benchmark": "rl", **results, "rounds": FLAGS.rounds, **provenance.describe()}
+
+
 def chosen_contenders(name):
   from benchmark_images import CONTENDERS, DEFAULT_CONTENDERS
 
@@ -213,6 +228,7 @@ BENCHMARKS = {
   "sinusoid": sinusoid,
   "omniglot": lambda: images("omniglot"),
   "miniimagenet": lambda: images("miniimagenet"),
+  "rl": rl,
 }
 
 

@@ -3,8 +3,10 @@
   python scripts/collect.py results/sinusoid_maml.json logs/sinusoid.maml.*
   python scripts/collect.py results/omniglot_5way_1shot.json logs/omniglot.maml.cls_5.*
 
-Runs of images may be unfinished. A run directory holds its newest evaluations only, so evaluations of the same
-checkpoint that an older results file of images has, with other numbers of tasks, are kept.
+  python scripts/collect.py results/rl_point_maml.json logs/point.maml.*
+
+Runs of images and of policies may be unfinished. A run directory holds its newest evaluations only, so evaluations of
+the same checkpoint that an older results file of images has, with other numbers of tasks, are kept.
 """
 
 import json
@@ -13,12 +15,13 @@ import re
 import sys
 
 import image_results
+import rl_results
 from absl import flags
 from common import import_tensorflow, main_of
 from image_results import average, read_json
 
 from maml_tf.errors import UserError
-from maml_tf.experiments.presets import IMAGE_DATASOURCES, PUBLISHED_SINUSOID
+from maml_tf.experiments.presets import IMAGE_DATASOURCES, PUBLISHED_SINUSOID, RL_DATASOURCES
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("shots", None, "images: shots of the evaluations to gather (default: those of the training)")
@@ -33,7 +36,10 @@ def collect(arguments):
   if len(arguments) < 2:
     raise UserError("expected the file to write and at least one run directory")
   output, *folders = map(pathlib.Path, arguments)
-  if _datasource(folders[0]) in IMAGE_DATASOURCES:
+  datasource = _datasource(folders[0])
+  if datasource in RL_DATASOURCES:
+    content = rl_results.collect(folders)
+  elif datasource in IMAGE_DATASOURCES:
     content = image_results.collect(folders, FLAGS.shots, read_json(output) if output.exists() else None)
   else:
     content = collect_sinusoid(folders)

@@ -1,7 +1,8 @@
-"""Draws the paper's figures from run directories, and learning curves of images from results files, as PNG and PDF.
+"""Draws the paper's figures from run directories, and others from results files, as PNG and PDF.
 
 python scripts/figures.py sinusoid --logdir=logs --output=results/figures
-python scripts/figures.py images --output=results/figures
+python scripts/figures.py images --output=results/figures   # learning curves
+python scripts/figures.py rl --output=results/figures       # returns against steps, and 2D paths of pretrained/point
 """
 
 import json
@@ -15,11 +16,12 @@ from maml_tf.errors import UserError
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("logdir", "logs", "folder of the run directories; sinusoid")
-flags.DEFINE_string("results", "results", "folder of the results files; images")
+flags.DEFINE_string("results", "results", "folder of the results files; images and rl")
 flags.DEFINE_string("output", "results/figures", "folder to write to")
 flags.DEFINE_integer("seed", 0, "seed of the runs to draw; sinusoid")
 
 FORMATS = ("png", "pdf")
+POINT = pathlib.Path(__file__).parents[1] / "pretrained" / "point"
 SINUSOID_COMMANDS = {
   "maml": "python scripts/main.py --datasource=sinusoid",
   "pretrain": "python scripts/main.py --datasource=sinusoid --baseline=pretrain",
@@ -116,7 +118,37 @@ def learning_curve(files):
   }
 
 
-FIGURES = {"sinusoid": sinusoid, "images": images}
+def rl():
+  """Returns against gradient steps beside the published curves, a panel for each task; and 2D paths."""
+  found = {}
+  for path in sorted(pathlib.Path(FLAGS.results).glob("rl_*.json")):
+    content = json.loads(path.read_text(encoding="utf-8"))
+    found.setdefault(content["datasource"], {})[content["method"]] = {"return": content["results"]}
+  if not found:
+    raise UserError(f"--results={FLAGS.results}: no results file of policies here; scripts/collect.py makes them")
+  import_tensorflow()
+  from maml_tf.experiments import plots, rl_plots
+
+  figures = {"rl_returns": rl_plots.returns_of_tasks(found)}
+  if POINT.is_dir():
+    figures["rl_point_trajectories"] = point_trajectories()
+  for path in plots.save_all(figures, FLAGS.output, FORMATS):
+    print(f"wrote {path}")
+
+
+def point_trajectories():
+  """2D paths before and after one step, of the initialisation in pretrained/."""
+  from maml_tf import export
+  from maml_tf.experiments import rl_plots
+  from maml_tf.experiments.config import resolve
+  from maml_tf.experiments.reinforcement import ReinforcementExperiment
+
+  experiment = ReinforcementExperiment(resolve("point", seed=FLAGS.seed))
+  weights, _ = export.load_initialization(POINT, experiment.model.weight_shapes)
+  return rl_plots.trajectories(experiment.paths(weights, num_goals=4))
+
+
+FIGURES = {"sinusoid": sinusoid, "images": images, "rl": rl}
 
 
 def draw(arguments):

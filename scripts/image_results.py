@@ -96,7 +96,7 @@ def published(config, shots):
 
 def _training(folder, config, iterations):
   """How a run was trained, how far it came, and how to go on with it."""
-  rows = [_rows(folder / f"{name}.csv", iterations) for name in ("metrics", "validation")]
+  rows = [rows_until(folder / f"{name}.csv", iterations) for name in ("metrics", "validation")]
   record = read_json(folder / "training.json") if (folder / "training.json").exists() else {}
   kept = KEPT / name_of(folder, config)
   there = newest_checkpoint(kept)
@@ -108,7 +108,7 @@ def _training(folder, config, iterations):
     "seconds_of_steps": round(sum(_spans(rows[0])), 1),
     "checkpoint": str(kept.relative_to(ROOT)) if continues else None,
     "continue_command": continue_command(kept.relative_to(ROOT), config) if continues else None,
-    "learning_curve": {"training": _thinned(rows[0]), "validation": _validation(rows[1])},
+    "learning_curve": {"training": thinned(rows[0], _curve_names(rows[0])), "validation": _validation(rows[1])},
   }
 
 
@@ -186,7 +186,7 @@ def _without_seed(config):
   return " ".join(part for part in train_command(config).split() if not part.startswith(aside))
 
 
-def _rows(path, iterations):
+def rows_until(path, iterations):
   """The rows of a log up to the checkpoint: a run that was killed may have logged more."""
   if not path.exists():
     return []
@@ -203,15 +203,19 @@ def _spans(rows):
     before = row["iteration"]
 
 
-def _thinned(rows):
-  """The training's loss and accuracy, averaged over stretches of equal length."""
+def thinned(rows, names):
+  """A training's metrics, averaged over stretches of equal length."""
   size = max(1, math.ceil(len(rows) / CURVE_POINTS))
   groups = [rows[i : i + size] for i in range(0, len(rows), size)]
-  accuracy = next((name for name in (rows[0] if rows else []) if name.startswith("query_accuracy/")), "loss")
   curve = {"iteration": [int(group[-1]["iteration"]) for group in groups]}
-  for name in ("loss", accuracy):
+  for name in names:
     curve[name] = [round(sum(row[name] for row in group) / len(group), 5) for group in groups]
   return curve
+
+
+def _curve_names(rows):
+  accuracy = next((name for name in (rows[0] if rows else []) if name.startswith("query_accuracy/")), "loss")
+  return ("loss", accuracy)
 
 
 def _validation(rows):

@@ -16,7 +16,7 @@ from absl import flags
 from common import main_of
 
 from maml_tf.errors import UserError
-from maml_tf.experiments.presets import PUBLISHED_IMAGES, PUBLISHED_SINUSOID
+from maml_tf.experiments.presets import PUBLISHED_IMAGES, PUBLISHED_RETURNS, PUBLISHED_SINUSOID
 
 FLAGS = flags.FLAGS
 flags.DEFINE_bool("update", False, "put the tables into README.md and pretrained/README.md")
@@ -184,6 +184,75 @@ def _iterations(content):
   return f"{reached:,}" if reached >= of else f"{reached:,} of {of:,}"
 
 
+RL_TASKS = {
+  "point": "2D navigation",
+  "cheetah_vel": "HalfCheetah, velocity",
+  "cheetah_dir": "HalfCheetah, direction",
+  "ant_vel": "Ant, velocity",
+  "ant_dir": "Ant, direction",
+}
+
+
+def rl():
+  """Returns of policies after gradient steps, and the share of the gap to the oracle that they close."""
+  lines = [
+    "| task | method | returns after 0, 1, 2, 3 steps | gap closed | published returns | its gap | iterations | file |",
+    "|---|---|---|---|---|---|---|---|",
+  ]
+  for task, label in RL_TASKS.items():
+    oracle = _read_if_there(f"rl_{task}_oracle.json")
+    for method in ("maml", "pretrain", "random", "oracle"):
+      content = _read_if_there(f"rl_{task}_{method}.json")
+      published = PUBLISHED_RETURNS[task][method]
+      ideal = PUBLISHED_RETURNS[task]["oracle"][0][0]
+      there = _returns(published[0][:4], published[1])
+      gap = _gap(published[0][:4], ideal, method)
+      if content is None:
+        flag = "" if method == "maml" else f" --baseline={method}"
+        lines.append(
+          f"| {label} | {method} | not run yet | | {there} | {gap} | | `main.py --datasource={task}{flag}` |"
+        )
+        continue
+      mean, ci95 = content["results"]["mean"][:4], content["results"]["ci95"]
+      closed = _gap(mean, oracle["results"]["mean"][0], method) if oracle else "no oracle yet"
+      name = f"rl_{task}_{method}.json"
+      lines.append(
+        f"| {label} | {method} | {_returns(mean, ci95)} | {closed} | {there} | {gap} | {_iterations(content)} "
+        f"| [{name}](results/{name}) |"
+      )
+  return lines
+
+
+def _returns(mean, ci95):
+  return ", ".join(f"{m:.1f} ± {c:.1f}" for m, c in zip(mean, ci95, strict=False))
+
+
+def _gap(mean, oracle, method):
+  from rl_results import gap_closed
+
+  if method == "oracle":
+    return ""
+  return " / ".join(f"{closed:.2f}" for closed in gap_closed(mean, oracle)[1:])
+
+
+def _read_if_there(name):
+  return _read(name) if (RESULTS / name).exists() else None
+
+
+def benchmark_rl():
+  """Environment steps per second beside Gymnasium's vector environments, and the time of a meta-iteration."""
+  content = _read_if_there("benchmark_rl.json")
+  if content is None:
+    return []
+  lines = ["| policy, simulation and rewards | steps / s | × SyncVectorEnv | × AsyncVectorEnv |", "|---|---|---|---|"]
+  for robot, rates in content["steps_per_second"].items():
+    for name, rate in rates.items():
+      over = [content[key][robot].get(name) for key in ("over_sync", "over_async")]
+      cells = ["—" if ratio is None else f"{ratio:.1f}" for ratio in over]
+      lines.append(f"| {robot}, {name} | {rate:,.0f} | {' | '.join(cells)} |")
+  return lines
+
+
 def pretrained():
   """The initialisations in pretrained/: what they are, and how large."""
   lines = ["| folder | what it is | made by | size |", "|---|---|---|---|"]
@@ -231,10 +300,12 @@ def benchmark_images(name):
 TABLES = {
   "sinusoid": sinusoid,
   "images": images,
+  "rl": rl,
   "pretrained": pretrained,
   "benchmark_sinusoid": benchmark_sinusoid,
   "benchmark_omniglot": lambda: benchmark_images("omniglot"),
   "benchmark_miniimagenet": lambda: benchmark_images("miniimagenet"),
+  "benchmark_rl": benchmark_rl,
 }
 
 

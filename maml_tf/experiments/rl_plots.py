@@ -27,6 +27,20 @@ def returns_against_steps(results_by_method, datasource):
   return figure
 
 
+def returns_of_tasks(results_by_task):
+  """A panel of `returns_against_steps` for each task: datasource -> method -> results."""
+  columns = min(3, len(results_by_task))
+  rows = -(-len(results_by_task) // columns)
+  figure = Figure(figsize=(4.6 * columns, 4.0 * rows), layout="constrained")
+  axes = np.ravel(figure.subplots(rows, columns, squeeze=False))
+  for axis, (task, results) in zip(axes, results_by_task.items(), strict=False):
+    draw_returns(axis, results, task)
+    axis.legend(fontsize=6)
+  for axis in axes[len(results_by_task) :]:
+    axis.set_axis_off()
+  return figure
+
+
 def draw_returns(axis, results_by_method, datasource):
   """Draws the curves of `returns_against_steps` into one axis."""
   most = max(len(r["return"]["mean"]) for r in results_by_method.values()) - 1
