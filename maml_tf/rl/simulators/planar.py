@@ -29,7 +29,7 @@ class PlanarBody:
       raise ValueError("the joints of this model are not planar; simulate it in processes, as the ant")
     if not (np.allclose(model.body_quat, [1, 0, 0, 0]) and model.nq == model.nv == model.njnt):
       raise ValueError("the bodies of this model are rotated at rest; simulate it in processes, as the ant")
-    self._slides = np.where(slides, _complex(model.jnt_axis), 0)  # [nq]
+    self._slides = np.where(slides[:, None], model.jnt_axis, 0.0)  # [nq, 3]
     self._angles, self._fixed = np.zeros((model.nq, model.nbody)), np.zeros(model.nbody, complex)  # [nq, nbody]
     for body in range(1, model.nbody):  # parents come before their children
       parent = model.body_parentid[body]
@@ -42,15 +42,16 @@ class PlanarBody:
 
   def centre_of_mass(self, qpos, qvel):
     """(position [N, 3], velocity [N, 3]) in m and m/s of joint positions [N, nq] and velocities [N, nq]."""
-    turned = np.exp(-1j * (qpos @ self._angles)) * self._fixed
-    position = qpos @ self._slides + turned.sum(axis=1)
-    velocity = qvel @ self._slides - 1j * (turned * (qvel @ self._angles)).sum(axis=1)
-    return _vector(position), _vector(velocity)
+    angles = qpos @ self._angles
+    turned = (np.cos(angles) - 1j * np.sin(angles)) * self._fixed
+    moving = -1j * turned * (qvel @ self._angles)
+    # Matrix products stay real: a complex one is handed to BLAS' threads, which took a hundred times as long.
+    return qpos @ self._slides + _vectors(turned.sum(axis=1)), qvel @ self._slides + _vectors(moving.sum(axis=1))
 
 
 def _complex(vectors):
   return vectors[..., 0] + 1j * vectors[..., 2]
 
 
-def _vector(numbers):
+def _vectors(numbers):
   return np.stack([numbers.real, np.zeros(len(numbers)), numbers.imag], axis=1)
