@@ -418,7 +418,7 @@ def _alive(pid):
 
 
 @pytest.mark.parametrize("gym_id", [envs.POINT_ID, *(definition.gym_id for definition in envs.DEFINITIONS.values())])
-@pytest.mark.filterwarnings("ignore:.*For Box action spaces, we recommend", "ignore:.*(minimum|maximum) value is")
+@pytest.mark.filterwarnings("error", r"ignore:.*A Box observation space (min|max)imum value is")
 def test_gymnasiums_checker_has_nothing_to_say(gym_id):
   check_env(gymnasium.make(gym_id).unwrapped, skip_render_check=True)
 

@@ -71,7 +71,7 @@ class MujocoTaskEnv(gymnasium.Env):
     return self._observation.copy()
 
   def step(self, action):
-    if self._observation is None:
+    if self._observation is None or self.goal is None:
       raise RuntimeError("step was called before reset; call reset first")
     actions = np.asarray(action, np.float64)[None]
     if actions.shape != (1, self.definition.action_dim):
