@@ -1,0 +1,159 @@
+"""Reinforcement learning through the command line: settings, output, evaluation, killing and resuming."""
+
+import csv
+import json
+import pathlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from maml_tf.errors import UserError
+from maml_tf.experiments.config import readable_name, resolve, training_settings
+from maml_tf.experiments.presets import PUBLISHED_RETURNS, RL_PRESETS
+from maml_tf.experiments.reinforcement import ReinforcementExperiment
+from maml_tf.rl.envs import published_test_goals
+from maml_tf.training.run_directory import name_of
+
+TINY = ("--metatrain_iterations=2", "--meta_batch_size=2", "--rollouts_per_task=3", "--horizon=6", "--eval_tasks=2")
+TIMES = ("rollout_seconds", "step_seconds")
+
+
+def only_run(folder):
+  (run,) = (path for path in pathlib.Path(folder).iterdir() if ".old-" not in path.name)
+  return run
+
+
+def curve(run):
+  """metrics.csv without what depends on the clock."""
+  with open(run / "metrics.csv", newline="") as file:
+    return [{n: v for n, v in row.items() if n not in TIMES} for row in csv.DictReader(file)]
+
+
+def weights_of(run):
+  with np.load(run / "checkpoints" / "model4.npz") as archive:
+    return {n: archive[n] for n in archive.files if n != "__metadata__"}
+
+
+@pytest.mark.parametrize("datasource", ["point", "cheetah_vel", "ant_dir", "bandit", "tabular", "cheetah_dir_v5"])
+def test_it_trains_evaluates_and_exports(script, capfd, tmp_path, datasource):
+  assert script.main(["main.py", f"--datasource={datasource}", *TINY, f"--logdir={tmp_path}"]) == 0
+  out, err = capfd.readouterr()
+  assert err == ""
+  assert f"Return, {datasource}, maml, 2 test goals" in out and "0 steps" in out
+  assert ("published" in out) == (datasource in PUBLISHED_RETURNS)
+  run = only_run(tmp_path)
+  content = json.loads((run / "results.json").read_text())
+  steps = RL_PRESETS[datasource]["eval_updates"] + 1
+  assert np.shape(content["results"]["return"]["of_each_task"]) == (steps, 2)
+  assert len(curve(run)) == 2 and (run / "plots" / "returns.png").stat().st_size > 5000
+  assert (run / "plots" / "trajectories.png").exists() == (datasource == "point")
+  module = tf.saved_model.load(str(run / "saved_model"))
+  assert set(module.initialization()) >= {"dense_0/kernel", "dense_2/bias"}
+  columns = set(curve(run)[0])
+  assert {
+    "return/step_0",
+    "return/step_1",
+    "surrogate_after",
+    "kl",
+    "cg_residual",
+    "accepted_step",
+    "entropy",
+  } <= columns
+  assert "diverged_simulations" in columns
+
+
+@pytest.mark.parametrize("datasource", ["point", "cheetah_vel", "ant_vel"])
+def test_a_killed_run_goes_on_to_the_same_curve(script, tmp_path, datasource):
+  flags = ["main.py", f"--datasource={datasource}", *TINY[1:], "--eval_updates=1", "--noexport", "--nolog"]
+  assert script.main([*flags, "--metatrain_iterations=4", f"--logdir={tmp_path}/whole"]) == 0
+  # What a killed process leaves behind is its newest checkpoint and whatever it logged: here that of iteration 2.
+  assert script.main([*flags, "--metatrain_iterations=2", f"--logdir={tmp_path}/parts"]) == 0
+  with open(only_run(tmp_path / "parts") / "metrics.csv", "a") as file:
+    file.write("3,0.1,0.2\n4,0.")
+  assert script.main([*flags, "--metatrain_iterations=4", f"--logdir={tmp_path}/parts", "--sim_threads=1"]) == 0
+  whole, parts = only_run(tmp_path / "whole"), only_run(tmp_path / "parts")
+  assert curve(whole) == curve(parts)
+  expected, got = weights_of(whole), weights_of(parts)
+  assert expected.keys() == got.keys()
+  for name in expected:
+    np.testing.assert_array_equal(got[name], expected[name])
+
+
+def test_the_baselines_and_their_evaluation(script, capfd, tmp_path):
+  flags = ["main.py", "--datasource=point", *TINY[1:], "--noexport", "--nolog", f"--logdir={tmp_path}"]
+  for baseline in ("pretrain", "oracle", "random"):
+    more = [] if baseline == "random" else ["--pretrain_iterations=2"]
+    assert script.main([*flags, f"--baseline={baseline}", *more]) == 0
+    out, err = capfd.readouterr()
+    assert err == "" and f"Return, point, {baseline}," in out and "published" in out
+  found = {path.name.split(".")[1]: json.loads((path / "results.json").read_text()) for path in tmp_path.iterdir()}
+  assert len(found["oracle"]["results"]["return"]["mean"]) == 1  # it does not adapt
+  assert found["random"]["results"]["step_sizes"] == [1.0, 0.5]
+  assert found["pretrain"]["results"]["step_sizes"] == [0.5, 0.25]
+
+
+# cbfinn/maml_rl, maml_examples/*.py; ../shared/reference/rl.md, B.2 and B.3, has where each is from.
+@pytest.mark.parametrize(("given", "expected"), [
+  (dict(datasource="point"), dict(update_lr=0.5, horizon=100, rollouts_per_task=20, max_kl=0.01, num_updates=1)),
+  (dict(datasource="cheetah_vel"), dict(update_lr=0.1, horizon=200, rollouts_per_task=20, meta_batch_size=40)),
+  (dict(datasource="cheetah_dir"), dict(max_kl=0.02, metatrain_iterations=800)),
+  (dict(datasource="ant_dir"), dict(rollouts_per_task=40, max_kl=0.01)),
+  (dict(datasource="cheetah_vel", baseline="pretrain"),
+   dict(update_lr=0.02, iterations=1000, rollouts_per_task=100, meta_batch_size=1)),
+  (dict(datasource="ant_vel", baseline="oracle"), dict(iterations=2000, eval_updates=0)),
+  (dict(datasource="cheetah_dir", baseline="pretrain"), dict(max_kl=0.01, update_lr=0.2)),
+  (dict(datasource="cheetah_vel", baseline="random"), dict(update_lr=0.1, iterations=0)),
+  (dict(datasource="point", pretrain_iterations=7, metatrain_iterations=0), dict(method="pretrain", iterations=7)),
+])  # fmt: skip
+def test_settings_are_the_published_ones(given, expected):
+  config = resolve(**given)
+  assert {name: getattr(config, name) for name in expected} == expected
+
+
+def test_evaluation_is_on_the_published_goals_and_then_on_new_ones():
+  experiment = ReinforcementExperiment(resolve("cheetah_vel", eval_tasks=45))
+  goals = experiment.evaluation_goals()
+  np.testing.assert_allclose(goals[:40], published_test_goals("cheetah_vel"), rtol=1e-6)
+  assert goals.shape == (45, 1) and len(np.unique(goals)) == 45
+  validation = ReinforcementExperiment(resolve("cheetah_vel", test_set=False)).evaluation_goals()
+  assert not np.isin(validation, goals).any()
+
+
+def test_later_steps_are_smaller_as_published():
+  sizes = {d: ReinforcementExperiment(resolve(d)).learner().eval_lr for d in ("point", "ant_vel", "ant_dir")}
+  assert sizes == {"point": [0.5, 0.25], "ant_vel": [0.1, 0.05], "ant_dir": [0.1, 0.001]}
+
+
+@pytest.mark.parametrize(("flag", "says"), [
+  ({"hvp_subsample": 0.0}, "above 0 and at most 1"),
+  ({"horizon": 0}, "--horizon=0"),
+  ({"max_kl": -1.0}, "--max_kl"),
+  ({"outer": "sgd"}, "trpo, vpg, ppo"),
+  ({"hvp": "fisher"}, "exact, finite_difference"),
+  ({"sim_threads": -1}, "--sim_threads=-1"),
+  ({"num_filters": 3}, "means nothing here"),
+  ({"learner": "reptile"}, "means nothing here"),
+  ({"jit_compile": True}, "means nothing here"),
+])  # fmt: skip
+def test_what_makes_no_sense_is_refused(flag, says):
+  with pytest.raises(UserError, match=says):
+    resolve("cheetah_vel", **flag)
+
+
+def test_settings_of_policies_are_refused_elsewhere():
+  with pytest.raises(UserError, match="--horizon=5: expected 0, which means nothing here"):
+    resolve("omniglot", horizon=5)
+
+
+def test_what_shapes_training_is_in_the_name_and_nothing_else():
+  def name(**given):
+    config = resolve("cheetah_vel", **given)
+    return name_of(readable_name(config), training_settings(config))
+
+  plain = name()
+  assert plain.startswith("cheetah_vel.maml.mbs_40.rollouts20.numstep1.updatelr0.1.kl0.01.seed0-")
+  for same in (dict(sim_threads=3), dict(eval_tasks=5), dict(metatrain_iterations=3), dict(meta_lr=0.1)):
+    assert name(**same) == plain
+  for other in (dict(hvp_subsample=0.5), dict(horizon=9), dict(outer="ppo"), dict(hvp="finite_difference")):
+    assert name(**other) != plain
