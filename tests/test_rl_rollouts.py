@@ -13,10 +13,16 @@ from maml_tf.rl.types import FIRST, LAST, MID
 SEED = tf.constant([3, 4])
 
 
+class OneEpisode(environments.PointNavigation):
+  """2D navigation whose rollouts are idle after the end of their episode."""
+
+  restart = property()
+
+
 @pytest.fixture
 def rollouts():
   """(environment, goals, trajectory) of 2D navigation with a goal so near that some rollouts reach it."""
-  environment = environments.PointNavigation(horizon=60)
+  environment = OneEpisode(horizon=60)
   policy = policies.make_policy(environment)
   goals = tf.tile(tf.constant([[[0.0, 0.0]], [[0.3, -0.2]]]), [1, 200, 1])
   trajectory, diverged = tf.function(collect)(policy, policy.initial_weights(0), environment, goals, SEED)
@@ -33,7 +39,7 @@ def test_a_point_moves_by_its_clipped_action_and_is_rewarded_by_distance(rollout
   distance = np.linalg.norm(position - goals[:, :, np.newaxis], axis=-1)
   mask = trajectory.mask.numpy()
   np.testing.assert_allclose(trajectory.reward, -distance * mask, atol=1e-5)
-  np.testing.assert_allclose(trajectory.returns, (-distance * mask).sum(-1), rtol=1e-4)
+  np.testing.assert_allclose(trajectory.mean_return, (-distance * mask).sum(-1).mean(-1), rtol=1e-4)
 
 
 def test_an_episode_ends_at_the_goal_or_at_the_time_limit(rollouts):
@@ -53,6 +59,44 @@ def test_an_episode_ends_at_the_goal_or_at_the_time_limit(rollouts):
     discount = trajectory.discount[task, rollout].numpy()
     assert discount[length - 1] == (0 if len(hits) else 1) and (discount[: length - 1] == 1).all()
   assert ended_early > 3
+
+
+def test_another_episode_begins_where_one_ends_until_a_task_has_enough_steps():
+  environment = environments.PointNavigation(horizon=20)
+  policy = policies.make_policy(environment)
+  goals = tf.tile(tf.constant([[[0.0, 0.0]], [[0.9, 0.9]]]), [1, 300, 1])
+  weights = policy.initial_weights(0) | {"log_std": tf.constant([-1.5, -1.5])}
+  trajectory, _ = tf.function(collect)(policy, weights, environment, goals, SEED, num_steps=40)
+  moved = np.clip(trajectory.action, -1, 1) * 0.1
+  episodes = {0: [], 1: []}  # of each task: (end, rollout, begin)
+  for task, rollout in np.ndindex(2, 300):
+    position, begin = np.zeros(2), 0
+    for t in range(40):
+      np.testing.assert_allclose(trajectory.observation[task, rollout, t], position, atol=1e-5)
+      position = position + moved[task, rollout, t]
+      if (np.abs(position - goals[task, rollout]) < 0.01).all() or t - begin == 19:
+        episodes[task].append((t, rollout, begin))
+        position, begin = np.zeros(2), t + 1
+  mask = np.zeros((2, 300, 40))
+  for task in episodes:
+    total = 0
+    for end in range(40):
+      for _, rollout, begin in (e for e in episodes[task] if e[0] == end):
+        mask[task, rollout, begin : end + 1] = 1
+        total += end + 1 - begin
+      if total >= 300 * 20:
+        break
+  np.testing.assert_array_equal(trajectory.mask, mask)
+  assert mask[0, :, 20:].sum() > 100 and mask[1, :, 20:].sum() == 0
+  counted = [(end, r, b) for end, r, b in episodes[0] if mask[0, r, end]]
+  distance = [np.linalg.norm(np.cumsum(moved[0, r, b : end + 1], 0), axis=-1).sum() for end, r, b in counted]
+  np.testing.assert_allclose(trajectory.mean_return[0], -np.mean(distance), rtol=1e-4)
+  age = np.zeros((2, 300, 40))
+  for task in episodes:
+    for end, rollout, begin in episodes[task]:
+      age[task, rollout, begin : end + 1] = np.arange(end + 1 - begin)
+  np.testing.assert_array_equal(trajectory.age * mask, age * mask)
+  np.testing.assert_array_equal(trajectory.ends.numpy().sum((1, 2)), [len(counted), 300])
 
 
 def test_the_recorded_distribution_is_the_one_that_acted(rollouts):
@@ -140,14 +184,15 @@ def test_directions_are_one_or_the_other():
 
 
 def test_discounted_sums_by_hand():
-  got = discounted_sums(tf.constant([[1.0, 2.0, 4.0]], tf.float64), 0.5)
-  np.testing.assert_allclose(got, [[1 + 1 + 1, 2 + 2, 4]])
-  np.testing.assert_allclose(discounted_sums(tf.constant([[1.0, 2.0, 4.0]]), 0.0), [[1, 2, 4]])
+  values = tf.constant([[1.0, 2.0, 4.0, 8.0]], tf.float64)
+  np.testing.assert_allclose(discounted_sums(values, 0.5, tf.ones([1, 4])), [[1 + 1 + 1 + 1, 2 + 2 + 2, 4 + 4, 8]])
+  np.testing.assert_allclose(discounted_sums(values, 0.5, [[1.0, 0.0, 1.0, 0.0]]), [[1 + 1, 2, 4 + 4, 8]])
+  np.testing.assert_allclose(discounted_sums(values, 0.0, tf.ones([1, 4])), values)
 
 
 def test_the_linear_values_are_numpys_ridge_regression(rollouts):
   _, _, trajectory = rollouts
-  targets = discounted_sums(trajectory.reward, 0.99)
+  targets = discounted_sums(trajectory.reward, 0.99, 1 - trajectory.ends)
   values = linear_values(trajectory, targets).numpy()
   for task in range(2):
     keep = trajectory.mask[task].numpy().astype(bool)
@@ -167,7 +212,7 @@ def test_generalised_advantages_are_the_recursion(rollouts, gae_lambda, baseline
   reward, mask = trajectory.reward.numpy().astype(np.float64), trajectory.mask.numpy()
   values = np.zeros_like(reward)
   if baseline == "linear":
-    values = linear_values(trajectory, discounted_sums(trajectory.reward, 0.9)).numpy() * mask
+    values = linear_values(trajectory, discounted_sums(trajectory.reward, 0.9, 1 - trajectory.ends)).numpy() * mask
   raw, later = np.zeros_like(reward), np.zeros(reward.shape[:2])
   for t in reversed(range(60)):
     next_value = values[..., t + 1] if t + 1 < 60 else 0

@@ -140,7 +140,7 @@ RL_DATASOURCES = tuple(RL_PRESETS)
 # Iterations of the policy that a baseline trains on all tasks (cbfinn/maml_rl, maml_examples/cluster_trpo_*.py), and
 # its trajectories per iteration.
 RL_BASELINE_ITERATIONS = {"point": 100, "cheetah": 1000, "ant": 2000}
-RL_BASELINE_TRAJECTORIES = 100
+RL_BASELINE_TRAJECTORIES = {"point": 10, "cheetah": 100, "ant": 100}
 
 # Step size of the first update at test time (cbfinn/maml_rl, maml_examples/test_maml_*.py), where it is not MAML's.
 RL_TEST_STEP_SIZES = {
@@ -192,12 +192,11 @@ def _rl_baseline(datasource, given):
   if baseline in ("pretrain", "random"):
     changed["update_lr"] = RL_TEST_STEP_SIZES.get((datasource, baseline), RL_PRESETS[datasource]["update_lr"])
   if baseline in ("pretrain", "oracle"):
-    iterations = RL_BASELINE_ITERATIONS.get(
-      datasource.partition("_")[0], RL_PRESETS[datasource]["metatrain_iterations"]
-    )
+    kind = datasource.partition("_")[0]
+    iterations = RL_BASELINE_ITERATIONS.get(kind, RL_PRESETS[datasource]["metatrain_iterations"])
     changed["pretrain_iterations"] = 0 if given.get("metatrain_iterations", 0) > 0 else iterations
     changed |= {"metatrain_iterations": 0, "meta_batch_size": 1, "max_kl": 0.01}
-    changed["rollouts_per_task"] = RL_BASELINE_TRAJECTORIES
+    changed["rollouts_per_task"] = RL_BASELINE_TRAJECTORIES.get(kind, 100)
   if baseline == "oracle":
     changed["eval_updates"] = 0
   return changed

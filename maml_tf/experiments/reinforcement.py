@@ -148,9 +148,9 @@ class ReinforcementExperiment:
     for task, goal in enumerate(goals.numpy()):
       drawn = {"goal": goal}
       for name, batch in (("before", before), ("after", after)):
-        lengths = tf.cast(tf.reduce_sum(batch.trajectory.mask[task, :rollouts], -1), tf.int32).numpy()
+        ends = np.argmax(batch.trajectory.ends[task, :rollouts].numpy(), axis=-1)  # of the first episodes
         positions = batch.trajectory.observation[task, :rollouts, :, :2].numpy()
-        drawn[name] = [path[:length] for path, length in zip(positions, lengths, strict=True)]
+        drawn[name] = [path[: end + 1] for path, end in zip(positions, ends, strict=True)]
       paths.append(drawn)
     return paths
 

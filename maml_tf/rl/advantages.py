@@ -22,25 +22,35 @@ def advantages(trajectory, discount=0.99, gae_lambda=1.0, baseline="linear"):
     [T, R, H]; 0 where the mask is. Nothing is differentiated.
   """
   mask, rewards = trajectory.mask, trajectory.reward * trajectory.mask
+  goes_on = 1.0 - trajectory.ends
   if baseline == "linear":
-    values = linear_values(trajectory, discounted_sums(rewards, discount)) * mask
+    values = linear_values(trajectory, discounted_sums(rewards, discount, goes_on)) * mask
   elif baseline == "zero":
     values = tf.zeros_like(rewards)
   else:
     raise ValueError(f"baseline: expected linear or zero, got {baseline!r}")
-  next_values = tf.concat([values[..., 1:], tf.zeros_like(values[..., :1])], axis=-1)
+  next_values = goes_on * tf.concat([values[..., 1:], tf.zeros_like(values[..., :1])], axis=-1)
   deltas = rewards + discount * next_values - values
-  return tf.stop_gradient(_standardised(discounted_sums(deltas, discount * gae_lambda), mask))
+  return tf.stop_gradient(_standardised(discounted_sums(deltas, discount * gae_lambda, goes_on), mask))
 
 
-def discounted_sums(values, discount):
-  """sum over k of discount^k x[t + k], along the last axis: [..., H] -> [..., H]."""
-  horizon = tf.shape(values)[-1]
-  distance = tf.range(horizon)[:, tf.newaxis] - tf.range(horizon)[tf.newaxis]
-  powers = tf.cast(discount, values.dtype) ** tf.cast(tf.maximum(distance, 0), values.dtype)
-  weights = tf.where(distance >= 0, powers, 0.0)  # [later, earlier]
-  flat = tf.reshape(values, [-1, horizon])
-  return tf.reshape(tf.matmul(flat, weights), tf.shape(values))
+def discounted_sums(values, discount, goes_on):
+  """sum over k of discount^k x[t + k] up to the end of the episode of t, along the last axis: [..., H] -> [..., H].
+
+  Args:
+    values: [..., H].
+    discount: a number.
+    goes_on: [..., H], 0 at the last step of each episode, 1 elsewhere.
+  """
+  time = len(values.shape) - 1
+  order = [time, *range(time)]
+
+  def earlier(later, step):
+    return step[0] + discount * step[1] * later
+
+  steps = tf.transpose(values, order), tf.transpose(tf.cast(goes_on, values.dtype), order)
+  sums = tf.scan(earlier, steps, tf.zeros_like(steps[0][0]), reverse=True)
+  return tf.ensure_shape(tf.transpose(sums, [*range(1, time + 1), 0]), values.shape)
 
 
 def linear_values(trajectory, targets):
@@ -56,7 +66,7 @@ def linear_values(trajectory, targets):
   Returns:
     Its values [T, R, H].
   """
-  features = tf.cast(_features(trajectory.observation), tf.float64)
+  features = tf.cast(_features(trajectory.observation, trajectory.age), tf.float64)
   mask = tf.cast(trajectory.mask, tf.float64)
   shape = tf.shape(features)
   rows = tf.reshape(features * mask[..., tf.newaxis], [shape[0], -1, features.shape[-1]])
@@ -66,13 +76,11 @@ def linear_values(trajectory, targets):
   return tf.cast(tf.reshape(tf.matmul(rows, coefficients), shape[:-1]), targets.dtype)
 
 
-def _features(observation):
+def _features(observation, age):
   """[o, o^2, t, t^2, t^3, 1] with o clipped and t in hundreds of steps: [T, R, H, O] -> [T, R, H, 2 O + 4]."""
   clipped = tf.clip_by_value(observation, -OBSERVATION_LIMIT, OBSERVATION_LIMIT)
-  time = tf.cast(tf.range(tf.shape(observation)[2]), observation.dtype)[:, tf.newaxis] / 100.0
-  of_time = tf.concat([time, time**2, time**3, tf.ones_like(time)], axis=-1)
-  of_time = tf.broadcast_to(of_time, tf.concat([tf.shape(observation)[:-1], [4]], 0))
-  return tf.concat([clipped, clipped**2, of_time], axis=-1)
+  time = tf.cast(age, observation.dtype)[..., tf.newaxis] / 100.0
+  return tf.concat([clipped, clipped**2, time, time**2, time**3, tf.ones_like(time)], axis=-1)
 
 
 def _standardised(values, mask):

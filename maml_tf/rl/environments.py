@@ -34,8 +34,12 @@ class Environment(Protocol):
   def step(self, state, action):
     """(state, observation [T, R, O], reward [T, R], terminated [T, R] bool).
 
-    A rollout that has terminated is stepped on with the others; what it gives from then on is ignored.
+    A rollout that has terminated is stepped on with the others; what it gives from then on is ignored, unless the
+    environment has `restart`.
     """
+
+  # def restart(self, state, ended):
+  #   """Optional: begins anew where ended [T, R] is true: (state, observation)."""
 
 
 class UniformGoals:
@@ -85,6 +89,11 @@ class PointNavigation(UniformGoals):
     reward = -tf.norm(away, axis=-1)
     reached = tf.reduce_all(tf.abs(away) < self.tolerance, axis=-1)
     return state | {"position": position}, position, reward, reached
+
+  def restart(self, state, ended):
+    """Back to the start where an episode has ended: (state, observation)."""
+    position = tf.where(ended[..., tf.newaxis], 0.0, state["position"])
+    return state | {"position": position}, position
 
 
 class Bandit(UniformGoals):
@@ -236,8 +245,11 @@ class GoalObserved:
     self.environment = environment
     self.observation_dim = environment.observation_dim + environment.goal_dim
 
+    if hasattr(environment, "restart"):
+      self.restart = self._restart
+
   def __getattr__(self, name):
-    if name == "environment":  # not there yet: while it is copied, say
+    if name in ("environment", "restart"):  # not there yet, or not there at all
       raise AttributeError(name)
     return getattr(self.environment, name)
 
@@ -248,3 +260,7 @@ class GoalObserved:
   def step(self, state, action):
     inner, observation, reward, terminated = self.environment.step(state["inner"], action)
     return {**state, "inner": inner}, tf.concat([observation, state["goal_shown"]], -1), reward, terminated
+
+  def _restart(self, state, ended):
+    inner, observation = self.environment.restart(state["inner"], ended)
+    return {**state, "inner": inner}, tf.concat([observation, state["goal_shown"]], -1)

@@ -129,9 +129,10 @@ def _distribution(policy, weights, observation):
 
 
 def _as_trajectory(observation, action, reward, mask):
-  """`Trajectory` of one task, of rollouts [R, H, ...], as far as the advantages and the policy gradient need it."""
+  """`Trajectory` of one task, of episodes [R, H, ...], as far as the advantages and the policy gradient need it."""
   step_type = tf.where(mask > 0, MID, LAST)
-  fields = Trajectory(step_type, observation, action, {}, step_type, reward * mask, tf.ones_like(reward))
+  next_type = tf.concat([step_type[:, 1:], tf.fill(tf.shape(step_type[:, :1]), LAST)], 1)
+  fields = Trajectory(step_type, observation, action, {}, next_type, reward * mask, tf.ones_like(reward))
   return tf.nest.map_structure(lambda values: values[tf.newaxis], fields)
 
 

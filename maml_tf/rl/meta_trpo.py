@@ -215,7 +215,7 @@ class MetaPolicySearch:
     objective = MetaObjective(
       self.policy, batches[:-1], batches[-1], self.inner_lr, self.first_order, self.hvp_subsample
     )
-    metrics = {f"return/step_{k}": tf.reduce_mean(b.trajectory.returns) for k, b in enumerate(batches)}
+    metrics = {f"return/step_{k}": tf.reduce_mean(b.trajectory.mean_return) for k, b in enumerate(batches)}
     last = batches[-1].trajectory
     entropy = vpg.mean_over_steps(self.policy.from_info(last.policy_info).entropy(), last.mask)
     return objective, metrics | {
@@ -235,12 +235,14 @@ class MetaPolicySearch:
     Each row's rollouts give the gradient of the next step (cbfinn/maml_rl, maml_examples/test_maml_*.py).
     """
     batches = self.adapt_to(weights, goals, seed, self.eval_updates)
-    return tf.stack([tf.reduce_mean(batch.trajectory.returns, axis=1) for batch in batches])
+    return tf.stack([batch.trajectory.mean_return for batch in batches])
 
   def adapt_to(self, weights, goals, seed, num_updates):
     """The `vpg.Batch` collected after each of 0..num_updates steps of adapting to goals [T, G], a list."""
     goals = tf.repeat(goals[:, tf.newaxis], self.eval_rollouts, axis=1)
-    return self._adapt(weights, goals, seed, self.eval_lr, num_updates)[0]
+    # Twice the horizon: where episodes end early, enough of them have to end.
+    num_steps = (2 if hasattr(self.environment, "restart") else 1) * self.environment.horizon
+    return self._adapt(weights, goals, seed, self.eval_lr, num_updates, num_steps)[0]
 
   def export_module(self, state):
     from maml_tf.rl.export import PolicyModule
@@ -253,7 +255,7 @@ class MetaPolicySearch:
     """A trajectory with its advantages."""
     return vpg.Batch(trajectory, advantages(trajectory, self.discount, self.gae_lambda, self.baseline))
 
-  def _adapt(self, weights, goals, seed, inner_lr, num_updates):
+  def _adapt(self, weights, goals, seed, inner_lr, num_updates, num_steps=None):
     """Adapts to goals [T, R, G]: (batches collected after 0..num_updates steps, diverged simulations of each)."""
     num_tasks, diverged = tf.shape(goals)[0], []
     start = {n: tf.broadcast_to(w, tf.concat([[num_tasks], tf.shape(w)], 0)) for n, w in weights.items()}
@@ -261,7 +263,7 @@ class MetaPolicySearch:
 
     def rollouts(weights, step):
       trajectory, count = collect(
-        self.policy, weights, self.environment, goals, randomness.fold(seed, "rollouts", step)
+        self.policy, weights, self.environment, goals, randomness.fold(seed, "rollouts", step), num_steps
       )
       diverged.append(count)
       return self.process(trajectory)

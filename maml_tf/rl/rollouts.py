@@ -3,73 +3,105 @@
 import tensorflow as tf
 
 from maml_tf import randomness
-from maml_tf.rl.types import FIRST, LAST, MID, Trajectory
+from maml_tf.rl.types import FIRST, LAST, MID, Trajectory, running_maximum
 
 
-def collect(policy, weights, environment, goals, seed):
+def collect(policy, weights, environment, goals, seed, num_steps=None):
   """Runs the policy in its tasks.
+
+  Where an episode ends before the time limit, the rollout goes on with another one if the environment has `restart`,
+  and is idle if not. Episodes count in the order in which they end, until those of a task have R * H steps together;
+  one that is unfinished then does not count (rllab/sandbox/rocky/tf/samplers/vectorized_sampler.py).
 
   Args:
     policy: of `rl.policies`.
     weights: dict of name -> tensor, plain or with a task axis.
-    environment: an `Environment`.
+    environment: an `Environment`, whose horizon H is the time limit of an episode.
     goals: [T, R, G], the goal of each rollout.
     seed: int32 tensor [2].
+    num_steps: time steps of a rollout, H or more; None: H.
 
   Returns:
-    (`Trajectory`, number of simulations that diverged).
+    (`Trajectory` of `num_steps` steps, number of simulations that diverged).
   """
+  num_steps = environment.horizon if num_steps is None else num_steps
   state, observation = environment.reset(randomness.fold(seed, "reset"), goals)
-  actions_seed, horizon = randomness.fold(seed, "actions"), environment.horizon
-  is_integer = policy.num_actions is not None
-  dtypes = {
-    "observation": observation.dtype, "action": tf.int32 if is_integer else observation.dtype,
-    "reward": tf.float32, "before": tf.bool, "after": tf.bool,
-    **{f"info/{name}": observation.dtype for name in (["logits"] if is_integer else ["mean", "log_std"])},
-  }  # fmt: skip
-  arrays = {name: tf.TensorArray(dtype, horizon) for name, dtype in dtypes.items()}
+  actions_seed = randomness.fold(seed, "actions")
+  arrays = {name: tf.TensorArray(dtype, num_steps) for name, dtype in _dtypes(policy, observation.dtype).items()}
 
-  def body(time, state, observation, ended, arrays):
+  def body(time, state, observation, progress, arrays):
     distribution = policy.distribution(weights, observation)
     action = distribution.sample(randomness.fold(actions_seed, time))
-    state, after, reward, terminated = environment.step(state, action)
-    written = {"observation": observation, "action": action, "reward": reward, "before": ended, "after": terminated}
+    written = {"observation": observation, "action": action, "idle": progress["idle"], "age": progress["age"]}
+    state, observation, written["reward"], terminated = environment.step(state, action)
+    timed_out = tf.equal(progress["age"], environment.horizon - 1)
+    written |= {"terminated": terminated, "ended": terminated | timed_out}
     written |= {f"info/{name}": value for name, value in distribution._asdict().items()}
-    arrays = {name: array.write(time, written[name]) for name, array in arrays.items()}
-    return time + 1, state, after, ended | terminated, arrays
+    state, observation, progress = _go_on(environment, state, observation, progress, written["ended"])
+    return time + 1, state, observation, progress, {n: array.write(time, written[n]) for n, array in arrays.items()}
 
-  ended = tf.zeros(tf.shape(goals)[:2], tf.bool)
-  ended.set_shape(goals.shape[:2])
+  age = tf.zeros(tf.shape(goals)[:2], tf.int32)
+  age.set_shape(goals.shape[:2])
+  progress = {"age": age, "idle": tf.cast(age, tf.bool)}
   # One step after the other: a simulator outside of the graph has one state.
   _, state, _, _, arrays = tf.while_loop(
-    lambda time, *_: time < horizon, body, (0, state, observation, ended, arrays), parallel_iterations=1
+    lambda time, *_: time < num_steps, body, (0, state, observation, progress, arrays), parallel_iterations=1
   )
-  stacked = {name: _time_last(array.stack(), goals.shape[:2], horizon) for name, array in arrays.items()}
-  return _as_trajectory(stacked, horizon), _count_diverged(state)
+  stacked = {name: _time_last(array.stack(), goals.shape[:2], num_steps) for name, array in arrays.items()}
+  return _as_trajectory(stacked, environment.horizon), _count_diverged(state)
 
 
-def _time_last(values, sizes, horizon):
+def _dtypes(policy, real):
+  """What is recorded at each step."""
+  is_integer = policy.num_actions is not None
+  parameters = ["logits"] if is_integer else ["mean", "log_std"]
+  return {
+    "observation": real, "action": tf.int32 if is_integer else real, "reward": tf.float32,
+    "terminated": tf.bool, "ended": tf.bool, "idle": tf.bool, "age": tf.int32,
+    **{f"info/{name}": real for name in parameters},
+  }  # fmt: skip
+
+
+def _go_on(environment, state, observation, progress, ended):
+  """Another episode where one has ended, or none."""
+  if hasattr(environment, "restart"):
+    state, observation = environment.restart(state, ended)
+    return state, observation, progress | {"age": tf.where(ended, 0, progress["age"] + 1)}
+  return state, observation, {"age": progress["age"] + 1, "idle": progress["idle"] | ended}
+
+
+def _time_last(values, sizes, num_steps):
   """[H, T, R, ...] -> [T, R, H, ...]."""
   values = tf.transpose(values, [1, 2, 0, *range(3, values.shape.rank)])
-  return tf.ensure_shape(values, [*sizes, horizon, *values.shape[3:]])
+  return tf.ensure_shape(values, [*sizes, num_steps, *values.shape[3:]])
 
 
 def _as_trajectory(stacked, horizon):
-  is_last = tf.range(horizon) == horizon - 1
-  ended = stacked["before"]
-  began = tf.where(tf.range(horizon) == 0, FIRST, MID)
-  step_type = tf.where(ended, LAST, began)
-  next_type = tf.where(stacked["after"] | is_last, LAST, MID)
-  alive = tf.cast(~ended, tf.float32)
+  counts = _counts(stacked["ended"] & ~stacked["idle"], stacked["age"], horizon)
+  ended, terminated = stacked["ended"] & counts, stacked["terminated"] & counts
+  began = tf.where(tf.equal(stacked["age"], 0), FIRST, MID)
   return Trajectory(
-    step_type=step_type,
+    step_type=tf.where(counts, began, LAST),
     observation=stacked["observation"],
     action=stacked["action"],
     policy_info={name.removeprefix("info/"): value for name, value in stacked.items() if name.startswith("info/")},
-    next_step_type=tf.where(ended, FIRST, next_type),
-    reward=stacked["reward"] * alive,
-    discount=tf.where(stacked["after"] & ~ended, 0.0, 1.0),
+    next_step_type=tf.where(counts, tf.where(ended, LAST, MID), FIRST),
+    reward=tf.where(counts, stacked["reward"], 0.0),
+    discount=tf.where(terminated, 0.0, 1.0),
   )
+
+
+def _counts(ended, age, horizon):
+  """Whether a step is of an episode that counts, bool [T, R, H], from where episodes end and from their age."""
+  num_rollouts, num_steps = tf.shape(ended)[1], ended.shape[2]
+  time = tf.range(num_steps)
+  # When the episode of each step ends: the first end that is not before; `num_steps` where there is none.
+  backward = tf.reverse(tf.where(ended, num_steps - time, 0), [-1])
+  end = num_steps - tf.reverse(running_maximum(backward), [-1])
+  finished = tf.cumsum(tf.reduce_sum(tf.where(ended, age + 1, 0), axis=1), axis=-1)  # steps of ended episodes, [T, H]
+  enough = finished >= num_rollouts * horizon
+  last = tf.where(tf.reduce_any(enough, -1), tf.argmax(enough, -1, tf.int32), num_steps - 1)
+  return end <= tf.minimum(last, num_steps - 1)[:, tf.newaxis, tf.newaxis]
 
 
 def _count_diverged(state):

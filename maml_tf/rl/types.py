@@ -26,9 +26,11 @@ class TimeStep(NamedTuple):
 class Trajectory(NamedTuple):
   """Rollouts of a batch of tasks: every field is [T, R, H, ...] for T tasks, R rollouts of each, H time steps.
 
+  A rollout is one episode, or several one after the other where the environment begins anew within it.
+
   Attributes:
-    step_type: int32, of the time step that `observation` belongs to. LAST marks what comes after the end of an episode:
-      tf-agents' boundary steps, here the rest of a rollout that ended early. They count for nothing (`mask`).
+    step_type: int32, of the time step that `observation` belongs to. LAST marks what is of no complete episode: the
+      rest of a rollout after the end of the last one. It counts for nothing (`mask`).
     observation: float [T, R, H, O].
     action: [T, R, H, A], or integers [T, R, H] of a categorical policy, as the policy drew it, before any clipping.
     policy_info: dict of the parameters of the distribution that it was drawn from, each [T, R, H, ...].
@@ -51,6 +53,32 @@ class Trajectory(NamedTuple):
     return tf.cast(tf.not_equal(self.step_type, LAST), self.reward.dtype)
 
   @property
-  def returns(self):
-    """Undiscounted return of each rollout, [T, R]."""
-    return tf.reduce_sum(self.reward * self.mask, axis=-1)
+  def mean_return(self):
+    """Undiscounted return of an episode, mean over those of each task, [T]."""
+    total = tf.reduce_sum(self.reward * self.mask, axis=[1, 2])
+    return total / tf.reduce_sum(self.mask * self.ends, axis=[1, 2])
+
+  @property
+  def ends(self):
+    """1 at the last step of each episode: [T, R, H], in the dtype of the rewards."""
+    return tf.cast(tf.equal(self.next_step_type, LAST), self.reward.dtype)
+
+  @property
+  def age(self):
+    """Steps since the beginning of the episode, int32 [T, R, H]."""
+    time = tf.range(tf.shape(self.step_type)[-1])
+    begins = tf.where(tf.equal(self.step_type, FIRST), time, 0)
+    return time - running_maximum(begins)
+
+
+def running_maximum(values):
+  """The largest of non-negative integers so far, along the last axis."""
+  size, reach = values.shape[-1], 1
+  if size is None:
+    size = tf.shape(values)[-1]
+    earlier = tf.range(size)[:, tf.newaxis] >= tf.range(size)[tf.newaxis]  # [now, then]
+    return tf.reduce_max(tf.where(earlier, values[..., tf.newaxis, :], 0), axis=-1)
+  while reach < size:  # each pass looks twice as far back
+    shifted = tf.concat([tf.zeros_like(values[..., :reach]), values[..., :-reach]], axis=-1)
+    values, reach = tf.maximum(values, shifted), 2 * reach
+  return values
