@@ -54,6 +54,7 @@ def read_run(folder):
     "seed": config.seed,
     "iterations": iterations,
     "of_iterations": config.iterations,
+    "evaluated_iteration": evaluation["training"].get("evaluated_iteration", iterations),
     "evaluation": {name: evaluation[name] for name in OF_AN_EVALUATION},
     **_training(folder, config, iterations),
     "config": config.to_dict(),

@@ -28,10 +28,16 @@ class Learner:
     self.export_module = make_module
 
 
+class OneEpisode(PointNavigation):
+  """2D navigation whose rollouts are one episode each, as `adapt` takes them."""
+
+  restart = property()
+
+
 def make_case(kind):
   """(policy, environment, its goal [1, R, G])."""
   if kind == "gaussian":
-    environment, goal = PointNavigation(horizon=30), [[[0.06, 0.05]] * 12]
+    environment, goal = OneEpisode(horizon=30), [[[0.06, 0.05]] * 12]
     environment.tolerance = 0.04  # some rollouts end before the others
     return GaussianMLP(2, 2, (16, 16), initial_std=0.5), environment, tf.constant(goal)
   environment = TabularMDP(4, 3, horizon=8)

@@ -438,6 +438,8 @@ def _check_policy(config, require):
   require("hvp_subsample", 0 < config.hvp_subsample <= 1, "a share of the tasks, above 0 and at most 1")
   require("sim_threads", 0 <= config.sim_threads <= 1024, "0 (as many as cores) to 1024")
   require("task_chunk", config.task_chunk == 0, "0: all tasks are stepped together")
+  drawable = config.datasource not in ("bandit", "tabular")
+  require("render", drawable or not config.render, "False: there is nothing to see of a bandit or a table")
   pretrains = config.method in ("maml", "random")
   require("pretrain_iterations", not pretrains or config.pretrain_iterations == 0, "0, or --baseline=pretrain")
 

@@ -11,7 +11,7 @@ from maml_tf.experiments.presets import (
   RL_LATER_STEPS,
   RL_TEST_TRANSITIONS,
 )
-from maml_tf.rl import environments, policies
+from maml_tf.rl import environments, policies, rendering
 from maml_tf.rl.meta_trpo import GradientSteps, MetaPolicySearch
 from maml_tf.rl.trpo import TRPO
 from maml_tf.training import optimizers
@@ -36,13 +36,18 @@ class ReinforcementExperiment:
     config: `Config`.
   """
 
+  # Returns can fall again while training goes on; the paper too chose the best (Finn et al. 2017, appendix A.2).
+  evaluates_best = True
+
   def __init__(self, config):
     self.config = config
     self.environment = make_environment(config)
     self.model = policies.make_policy(self.environment)
 
   def load_data(self):
-    """Nothing: rollouts are made as they are needed."""
+    """No data: rollouts are made as they are needed. But what writes videos has to be there before it is needed."""
+    if self.config.render:
+      rendering.import_ffmpeg()
 
   def data_fingerprint(self):
     """None: the datasource says it all."""
@@ -143,7 +148,7 @@ class ReinforcementExperiment:
     goals = tf.constant(self.evaluation_goals()[:num_goals])
     learner = self.learner()
     seed = randomness.fold(randomness.make_seed(self.config.seed), "paths")
-    before, after = learner.adapt_to(weights, goals, seed, num_updates=1)
+    _, (before, after) = learner.adapt_to(weights, goals, seed, num_updates=1)
     paths = []
     for task, goal in enumerate(goals.numpy()):
       drawn = {"goal": goal}
@@ -193,7 +198,23 @@ class ReinforcementExperiment:
     return published_test_goals(self.config.datasource)
 
   def _videos(self, weights, directory):
-    raise NotImplementedError
+    """One rollout before and after each of the steps, side by side, in the first goal."""
+    goals = self.evaluation_goals()[:1]
+    learner = self.learner()
+    seed = randomness.fold(randomness.make_seed(self.config.seed), "video")
+    steps, _ = learner.adapt_to(weights, tf.constant(goals), seed, num_updates=min(1, self.config.eval_updates))
+    captions = ("before", "after 1 step")[: len(steps)]
+    by_caption = {name: {n: w[0] for n, w in step.items()} for name, step in zip(captions, steps, strict=True)}
+    return rendering.before_and_after(
+      gymnasium_id(self.config.datasource), self.model, by_caption, directory / "video", goals[0], self.config.horizon
+    )
+
+
+def gymnasium_id(datasource):
+  """The name by which Gymnasium knows the tasks of a datasource."""
+  from maml_tf.rl.envs import DEFINITIONS, POINT_ID
+
+  return POINT_ID if datasource == "point" else DEFINITIONS[datasource].gym_id
 
 
 def make_environment(config):

@@ -19,7 +19,7 @@ from maml_tf.experiments.images import ImageExperiment
 from maml_tf.experiments.presets import IMAGE_DATASOURCES, RL_DATASOURCES
 from maml_tf.experiments.reinforcement import ReinforcementExperiment
 from maml_tf.experiments.sinusoid import SinusoidExperiment
-from maml_tf.training.checkpoints import CheckpointFolder, writing
+from maml_tf.training.checkpoints import CheckpointFolder, read, writing
 from maml_tf.training.run_directory import RunDirectory, name_of
 from maml_tf.training.trainer import Trainer
 
@@ -32,7 +32,10 @@ RESULTS_FORMAT_VERSION = 1
 
 
 class Experiment(Protocol):
-  """What `run` knows of a domain. An experiment is made from a `Config` and has its model as `model`."""
+  """What `run` knows of a domain. An experiment is made from a `Config` and has its model as `model`.
+
+  One with `evaluates_best = True` has its best checkpoint by validation evaluated and exported, not its last.
+  """
 
   def algorithm(self, inner_lr):
     """What the config trains, with that step size."""
@@ -94,6 +97,8 @@ def run(config, command=None, say=print):
     learner = experiment.learner(initial)
     state, training = (_train if config.train else _load)(config, experiment, learner, directory, say)
     training = _training_record(directory, training, command)
+    if config.train and _chooses_best(config, experiment):
+      state, training["evaluated_iteration"] = _load_best(learner, config, directory, say)
     with np.errstate(all="ignore"):  # a table with inf or nan in it says enough
       results = experiment.evaluate(state["weights"])
     content = {
@@ -131,7 +136,8 @@ def _training_record(directory, training, command):
     before = {}
   done = training["iteration"] - training.get("resumed_from", training["iteration"])
   if done == 0:
-    return before | {name: training[name] for name in ("iteration", "init_from") if name in training}
+    kept = ("iteration", "init_from", "evaluated_iteration")
+    return before | {name: training[name] for name in kept if name in training}
   seconds = before.get("seconds", 0.0) + training["seconds"]
   timed = before.get("timed_iterations", 0) + done
   record = {
@@ -247,13 +253,29 @@ def _train(config, experiment, learner, directory, say):
   return trainer.train()
 
 
+def _chooses_best(config, experiment):
+  """Whether the best checkpoint by validation is evaluated, rather than the newest."""
+  return getattr(experiment, "evaluates_best", False) and _evaluates_checkpoint(config) and config.test_iter <= 0
+
+
+def _load_best(learner, config, directory, say):
+  """(state of the best checkpoint by validation, its iteration); the newest where none was validated yet."""
+  folder = CheckpointFolder(directory.checkpoints, warn=say)
+  initial = learner.initial_state(config.seed)
+  state, metadata = read(folder.best_path, initial) if folder.best_path.exists() else folder.load(like=initial)
+  say(f"evaluating the checkpoint of iteration {metadata['iteration']}, the best on validation tasks")
+  return state, metadata["iteration"]
+
+
 def _load(config, experiment, learner, directory, say):
   """The state to evaluate: a checkpoint's, or the initialisation of --init_from."""
-  del experiment
   initial = learner.initial_state(config.seed)
   if not _evaluates_checkpoint(config):
     return initial, {"iteration": 0, "init_from": config.init_from}
   folder = CheckpointFolder(directory.checkpoints, warn=say)
+  if _chooses_best(config, experiment) and folder.best_path.exists():
+    state, best = _load_best(learner, config, directory, say)
+    return state, {"iteration": (folder.iterations() or [best])[-1], "evaluated_iteration": best}
   loaded = folder.load(config.test_iter if config.test_iter > 0 else None, like=initial)
   if loaded is None:
     _require_checkpoint(directory)

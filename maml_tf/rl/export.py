@@ -15,8 +15,8 @@ from maml_tf.rl.types import LAST, MID, Trajectory
 class PolicyModule(tf.Module):
   """A meta-learned policy with the computations that act by it and adapt it; `maml_tf.export.save` writes it.
 
-  One task at a time, R rollouts of H steps; R, H and the number of observations n are free. Methods, which a loaded
-  SavedModel has too:
+  One task at a time, R rollouts of H steps, one episode each; R, H and the number of observations n are free. Methods,
+  which a loaded SavedModel has too:
 
     initialization() -> dict of name -> tensor.
     act(weights, observation [n, O], seed int32 [2]) -> drawn actions [n, A], or integers [n] of a categorical policy.

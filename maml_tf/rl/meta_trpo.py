@@ -209,7 +209,7 @@ class MetaPolicySearch:
       began = tf.timestamp()
     with tf.control_dependencies([began]):
       goals = tf.identity(goals)
-    batches, diverged = self._adapt(weights, goals, seed, self.inner_lr, self.num_updates)
+    _, batches, diverged = self._adapt(weights, goals, seed, self.inner_lr, self.num_updates)
     with tf.control_dependencies(tf.nest.flatten(batches)):
       rollout_seconds = tf.timestamp() - began
     objective = MetaObjective(
@@ -234,15 +234,15 @@ class MetaPolicySearch:
 
     Each row's rollouts give the gradient of the next step (cbfinn/maml_rl, maml_examples/test_maml_*.py).
     """
-    batches = self.adapt_to(weights, goals, seed, self.eval_updates)
+    _, batches = self.adapt_to(weights, goals, seed, self.eval_updates)
     return tf.stack([batch.trajectory.mean_return for batch in batches])
 
   def adapt_to(self, weights, goals, seed, num_updates):
-    """The `vpg.Batch` collected after each of 0..num_updates steps of adapting to goals [T, G], a list."""
+    """Adapts to goals [T, G]: (weights after 0..num_updates steps, the `vpg.Batch` collected with each), two lists."""
     goals = tf.repeat(goals[:, tf.newaxis], self.eval_rollouts, axis=1)
     # Twice the horizon: where episodes end early, enough of them have to end.
     num_steps = (2 if hasattr(self.environment, "restart") else 1) * self.environment.horizon
-    return self._adapt(weights, goals, seed, self.eval_lr, num_updates, num_steps)[0]
+    return self._adapt(weights, goals, seed, self.eval_lr, num_updates, num_steps)[:2]
 
   def export_module(self, state):
     from maml_tf.rl.export import PolicyModule
@@ -256,7 +256,7 @@ class MetaPolicySearch:
     return vpg.Batch(trajectory, advantages(trajectory, self.discount, self.gae_lambda, self.baseline))
 
   def _adapt(self, weights, goals, seed, inner_lr, num_updates, num_steps=None):
-    """Adapts to goals [T, R, G]: (batches collected after 0..num_updates steps, diverged simulations of each)."""
+    """Adapts to goals [T, R, G]: (weights after 0..num_updates steps, batches, diverged simulations), three lists."""
     num_tasks, diverged = tf.shape(goals)[0], []
     start = {n: tf.broadcast_to(w, tf.concat([[num_tasks], tf.shape(w)], 0)) for n, w in weights.items()}
     start = {n: tf.ensure_shape(w, [goals.shape[0], *weights[n].shape]) for n, w in start.items()}
@@ -268,10 +268,10 @@ class MetaPolicySearch:
       diverged.append(count)
       return self.process(trajectory)
 
-    _, batches = maml.adapt_with_fresh_data(
+    steps, batches = maml.adapt_with_fresh_data(
       rollouts, lambda batch: vpg.loss(self.policy, batch), start, inner_lr, num_updates
     )
-    return batches, diverged
+    return steps, batches, diverged
 
   def _training_goals(self, seed):
     """[T, R, G]."""

@@ -50,7 +50,7 @@ def before_and_after(environment, policy, weights, path, goal=None, horizon=None
   Returns:
     The paths written: an MP4 and a GIF.
   """
-  _ffmpeg()  # before the work, not after it
+  import_ffmpeg()  # before the work, not after it
   parts = []
   with _opened(environment, horizon) as env:
     fps = env.metadata.get("render_fps", 30) if fps is None else fps
@@ -77,7 +77,7 @@ def write_video(frames, path, fps):
   Raises:
     UserError: imageio or its ffmpeg is missing; says what to install.
   """
-  imageio = _ffmpeg()
+  imageio = import_ffmpeg()
   frames = np.asarray(frames)
   if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not len(frames):
     raise UserError(f"frames: expected uint8 [N, height, width, 3], got {frames.dtype} {list(frames.shape)}")
@@ -192,7 +192,7 @@ def _render(env):
   return np.asarray(frame, np.uint8)
 
 
-def _ffmpeg():
+def import_ffmpeg():
   """`imageio.v3`, with an ffmpeg behind it."""
   try:
     import imageio.v3
