@@ -148,7 +148,7 @@ class ReinforcementExperiment:
     goals = tf.constant(self.evaluation_goals()[:num_goals])
     learner = self.learner()
     seed = randomness.fold(randomness.make_seed(self.config.seed), "paths")
-    _, (before, after) = learner.adapt_to(weights, goals, seed, num_updates=1)
+    before, after = tf.function(lambda: learner.adapt_to(weights, goals, seed, num_updates=1)[1])()
     paths = []
     for task, goal in enumerate(goals.numpy()):
       drawn = {"goal": goal}
@@ -202,7 +202,8 @@ class ReinforcementExperiment:
     goals = self.evaluation_goals()[:1]
     learner = self.learner()
     seed = randomness.fold(randomness.make_seed(self.config.seed), "video")
-    steps, _ = learner.adapt_to(weights, tf.constant(goals), seed, num_updates=min(1, self.config.eval_updates))
+    updates = min(1, self.config.eval_updates)
+    steps = tf.function(lambda: learner.adapt_to(weights, tf.constant(goals), seed, updates)[0])()
     captions = ("before", "after 1 step")[: len(steps)]
     by_caption = {name: {n: w[0] for n, w in step.items()} for name, step in zip(captions, steps, strict=True)}
     return rendering.before_and_after(
