@@ -1,10 +1,13 @@
 """The README's own examples run, and its commands exist."""
 
+import importlib.util
 import json
 import pathlib
 import re
 import subprocess
 import sys
+
+import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -14,15 +17,39 @@ def blocks(language):
   return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 
 
-def test_python_examples_run_in_order(tmp_path):
-  script = tmp_path / "examples.py"
-  script.write_text("\n".join(blocks("python")))
-  done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=400)
+def numbers_in(text):
+  return [float(number) for number in re.findall(r"-?\d+\.\d*", text)]
+
+
+def run_script(text, folder, timeout):
+  script = folder / "examples.py"
+  script.write_text(text, encoding="utf-8")
+  done = subprocess.run([sys.executable, str(script)], cwd=folder, capture_output=True, text=True, timeout=timeout)
   assert done.returncode == 0, done.stderr[-3000:]
-  losses = [float(number) for number in re.search(r"\[(.*?)\]", done.stdout, re.DOTALL)[1].split()]
-  assert len(losses) == 6 and losses[5] < 0.5 * losses[0]
+  return done.stdout
+
+
+def test_python_examples_run_in_order(tmp_path):
+  out = run_script("\n".join(blocks("python")), tmp_path, timeout=400)
+  arrays = [numbers_in(text) for text in re.findall(r"\[([^\[\]]*)\]", out)]
+  losses = next(numbers for numbers in arrays if len(numbers) == 6)
+  assert losses[5] < 0.5 * losses[0]
   # The last example adapts to y = 2 x + 1 and predicts at x = 2.
-  assert re.search(r"\[\[\s*-?\d", done.stdout)
+  assert re.search(r"\[\[\s*-?\d", out)
+  # The policy of one's own Gymnasium environments gains by a step: over all tasks, and in one from the SavedModel.
+  before, after = numbers_in(re.search(r"mean return before and after a step: (.*)", out)[1])
+  assert after > before + 1
+  before, after = (numbers_in(re.search(rf"return at 0.8, {when}: (.*)", out)[1])[0] for when in ("before", "after"))
+  assert after > before + 1
+
+
+def test_example_of_tf_agents_runs(tmp_path):
+  """By itself: which Keras tf-agents gets is decided once in a process."""
+  if importlib.util.find_spec("tf_agents") is None:
+    pytest.skip("tf-agents is not installed (it has no version for Python 3.12)")
+  (example,) = blocks("py")
+  # 20 steps and a boundary, in each of four environments
+  assert run_script(example, tmp_path, timeout=200).split("\n")[0] == "21 (4, 2)"
 
 
 def test_commands_name_scripts_and_flags_that_exist():
