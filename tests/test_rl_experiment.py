@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from maml_tf.errors import UserError
 from maml_tf.experiments.config import readable_name, resolve, training_settings
-from maml_tf.experiments.presets import PUBLISHED_RETURNS, RL_PRESETS
+from maml_tf.experiments.presets import RL_PRESETS
 from maml_tf.experiments.reinforcement import ReinforcementExperiment
 from maml_tf.rl.envs import published_test_goals
 from maml_tf.training.run_directory import name_of
@@ -35,13 +35,13 @@ def weights_of(run):
     return {n: archive[n] for n in archive.files if n != "__metadata__"}
 
 
-@pytest.mark.parametrize("datasource", ["point", "cheetah_vel", "ant_dir", "bandit", "tabular", "cheetah_dir_v5"])
+@pytest.mark.parametrize("datasource", ["point", "ant_dir"])
 def test_it_trains_evaluates_and_exports(script, capfd, tmp_path, datasource):
   assert script.main(["main.py", f"--datasource={datasource}", *TINY, f"--logdir={tmp_path}"]) == 0
   out, err = capfd.readouterr()
   assert err == ""
   assert f"Return, {datasource}, maml, 2 test goals" in out and "0 steps" in out
-  assert ("published" in out) == (datasource in PUBLISHED_RETURNS)
+  assert "published" in out
   run = only_run(tmp_path)
   content = json.loads((run / "results.json").read_text())
   steps = RL_PRESETS[datasource]["eval_updates"] + 1
@@ -61,6 +61,35 @@ def test_it_trains_evaluates_and_exports(script, capfd, tmp_path, datasource):
     "entropy",
   } <= columns
   assert "diverged_simulations" in columns
+
+
+@pytest.mark.parametrize("flags", [
+  ["--datasource=tabular", "--outer=vpg"],
+  ["--datasource=bandit", "--outer=ppo", "--stop_grad"],
+  ["--datasource=bandit", "--hvp=finite_difference", "--num_updates=2"],
+  ["--datasource=ant_goal", "--hvp_subsample=0.5"],
+  ["--datasource=cheetah_dir_v5", "--eval_updates=0"],
+], ids=str)  # fmt: skip
+def test_every_way_of_training(script, capfd, tmp_path, flags):
+  more = ("--eval_updates=1", "--noexport", "--nolog", f"--logdir={tmp_path}")
+  assert script.main(["main.py", *TINY, *more, *flags]) == 0
+  out, err = capfd.readouterr()
+  assert err == "" and "2 test goals" in out and "published" not in out
+  run = only_run(tmp_path)
+  assert len(curve(run)) == 2
+  assert ("accepted_step" in curve(run)[0]) == (not any("outer" in flag for flag in flags))
+
+
+def test_an_exported_policy_is_evaluated_and_trained_on(script, capfd, tmp_path):
+  flags = ["main.py", "--datasource=bandit", *TINY, "--eval_updates=1", "--nolog"]
+  assert script.main([*flags, f"--logdir={tmp_path}/first"]) == 0
+  artefact = only_run(tmp_path / "first") / "saved_model"
+  again = [*flags, f"--logdir={tmp_path}/second", f"--init_from={artefact}", "--noexport"]
+  assert script.main([*again, "--train=False"]) == 0
+  first, second = (json.loads((only_run(tmp_path / n) / "results.json").read_text()) for n in ("first", "second"))
+  assert first["results"]["return"] == second["results"]["return"]
+  assert script.main(again) == 0
+  assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("datasource", ["point", "cheetah_vel", "ant_vel"])

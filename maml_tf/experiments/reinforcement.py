@@ -43,6 +43,10 @@ class ReinforcementExperiment:
     self.config = config
     self.environment = make_environment(config)
     self.model = policies.make_policy(self.environment)
+    learner = self.learner()
+    # Made once, since each is traced once: plots are drawn at every validation.
+    self._returns = tf.function(learner.returns, autograph=False)
+    self._one_step = tf.function(lambda *arguments: learner.adapt_to(*arguments, num_updates=1), autograph=False)
 
   def load_data(self):
     """No data: rollouts are made as they are needed. But what writes videos has to be there before it is needed."""
@@ -109,14 +113,12 @@ class ReinforcementExperiment:
 
   def returns(self, weights, goals):
     """Mean undiscounted returns after 0..S steps on goals [T, G]: NumPy [S + 1, T]."""
-    learner = self.learner()
-    compute = tf.function(learner.returns)
     seed = randomness.fold(randomness.make_seed(self.config.seed), "evaluation")
     parts = []
     with progress.bar(total=len(goals), unit="task", desc="evaluating") as bar:
       for first in range(0, len(goals), TASKS_AT_A_TIME):
         some = tf.constant(goals[first : first + TASKS_AT_A_TIME], tf.float32)
-        parts.append(compute(weights, some, randomness.fold(seed, first)).numpy())
+        parts.append(self._returns(weights, some, randomness.fold(seed, first)).numpy())
         bar.update(len(some))
     return np.concatenate(parts, axis=1)
 
@@ -146,9 +148,8 @@ class ReinforcementExperiment:
   def paths(self, weights, num_goals=3, rollouts=5):
     """2D paths before and after the first step: list of {"goal" [2], "before" and "after" [R, H, 2], "lengths"}."""
     goals = tf.constant(self.evaluation_goals()[:num_goals])
-    learner = self.learner()
     seed = randomness.fold(randomness.make_seed(self.config.seed), "paths")
-    before, after = tf.function(lambda: learner.adapt_to(weights, goals, seed, num_updates=1)[1])()
+    _, (before, after) = self._one_step(weights, goals, seed)
     paths = []
     for task, goal in enumerate(goals.numpy()):
       drawn = {"goal": goal}
@@ -200,12 +201,10 @@ class ReinforcementExperiment:
   def _videos(self, weights, directory):
     """One rollout before and after each of the steps, side by side, in the first goal."""
     goals = self.evaluation_goals()[:1]
-    learner = self.learner()
     seed = randomness.fold(randomness.make_seed(self.config.seed), "video")
-    updates = min(1, self.config.eval_updates)
-    steps = tf.function(lambda: learner.adapt_to(weights, tf.constant(goals), seed, updates)[0])()
-    captions = ("before", "after 1 step")[: len(steps)]
-    by_caption = {name: {n: w[0] for n, w in step.items()} for name, step in zip(captions, steps, strict=True)}
+    steps, _ = self._one_step(weights, tf.constant(goals), seed)
+    captions = ("before", "after 1 step")[: self.config.eval_updates + 1]  # an oracle does not adapt
+    by_caption = {name: {n: w[0] for n, w in step.items()} for name, step in zip(captions, steps, strict=False)}
     return rendering.before_and_after(
       gymnasium_id(self.config.datasource), self.model, by_caption, directory / "video", goals[0], self.config.horizon
     )

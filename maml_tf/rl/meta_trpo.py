@@ -128,6 +128,10 @@ class GradientSteps:
     return objective.clipped_surrogate(distribution, self.clip)
 
 
+# AutoGraph has nothing to convert here, and takes three times as long to find that out as the tracing itself.
+_as_it_stands = tf.autograph.experimental.do_not_convert
+
+
 class MetaPolicySearch:
   """Meta-learning of policies as a `Learner`; with no inner step it is plain policy search, over all tasks at once.
 
@@ -197,6 +201,7 @@ class MetaPolicySearch:
       weights = self.initial_weights(seed)
     return {"weights": weights, "optimizer": self.outer.initial_state(weights)}
 
+  @_as_it_stands
   def train_step(self, state, seed):
     objective, collected = self.objective(state["weights"], seed)
     weights, optimizer, metrics = self.outer.update(objective, state["weights"], state["optimizer"])
@@ -224,11 +229,13 @@ class MetaPolicySearch:
       "rollout_seconds": rollout_seconds,  # with the inner steps; the rest of `step_seconds` is the outer update
     }
 
+  @_as_it_stands
   def evaluate(self, state, seed, num_tasks):
     """{"return": [eval_updates + 1, tasks]} on goals drawn from the seed."""
     goals = self.environment.sample_goals(randomness.fold(seed, "goals"), [num_tasks])
     return {"return": self.returns(state["weights"], goals, seed)}
 
+  @_as_it_stands
   def returns(self, weights, goals, seed):
     """Mean undiscounted return of fresh rollouts after 0..eval_updates steps, for goals [T, G]: [S + 1, T].
 
@@ -237,6 +244,7 @@ class MetaPolicySearch:
     _, batches = self.adapt_to(weights, goals, seed, self.eval_updates)
     return tf.stack([batch.trajectory.mean_return for batch in batches])
 
+  @_as_it_stands
   def adapt_to(self, weights, goals, seed, num_updates):
     """Adapts to goals [T, G]: (weights after 0..num_updates steps, the `vpg.Batch` collected with each), two lists."""
     goals = tf.repeat(goals[:, tf.newaxis], self.eval_rollouts, axis=1)
