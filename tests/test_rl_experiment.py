@@ -6,14 +6,15 @@ import pathlib
 
 import numpy as np
 import pytest
+import small_runs
 import tensorflow as tf
 
 from maml_tf.errors import UserError
 from maml_tf.experiments.config import readable_name, resolve, training_settings
-from maml_tf.experiments.presets import RL_PRESETS
 from maml_tf.experiments.reinforcement import ReinforcementExperiment
 from maml_tf.rl.envs import published_test_goals
 from maml_tf.training.run_directory import name_of
+from maml_tf.training.trainer import Schedule
 
 TINY = ("--metatrain_iterations=2", "--meta_batch_size=2", "--rollouts_per_task=3", "--horizon=6", "--eval_tasks=2")
 TIMES = ("rollout_seconds", "step_seconds")
@@ -37,15 +38,14 @@ def weights_of(run):
 
 @pytest.mark.parametrize("datasource", ["point", "ant_dir"])
 def test_it_trains_evaluates_and_exports(script, capfd, tmp_path, datasource):
-  assert script.main(["main.py", f"--datasource={datasource}", *TINY, f"--logdir={tmp_path}"]) == 0
+  assert script.main(["main.py", f"--datasource={datasource}", *TINY, "--eval_updates=1", f"--logdir={tmp_path}"]) == 0
   out, err = capfd.readouterr()
   assert err == ""
   assert f"Return, {datasource}, maml, 2 test goals" in out and "0 steps" in out
   assert "published" in out
   run = only_run(tmp_path)
   content = json.loads((run / "results.json").read_text())
-  steps = RL_PRESETS[datasource]["eval_updates"] + 1
-  assert np.shape(content["results"]["return"]["of_each_task"]) == (steps, 2)
+  assert np.shape(content["results"]["return"]["of_each_task"]) == (2, 2)
   assert len(curve(run)) == 2 and (run / "plots" / "returns.png").stat().st_size > 5000
   assert (run / "plots" / "trajectories.png").exists() == (datasource == "point")
   module = tf.saved_model.load(str(run / "saved_model"))
@@ -66,9 +66,7 @@ def test_it_trains_evaluates_and_exports(script, capfd, tmp_path, datasource):
 @pytest.mark.parametrize("flags", [
   ["--datasource=tabular", "--outer=vpg"],
   ["--datasource=bandit", "--outer=ppo", "--stop_grad"],
-  ["--datasource=bandit", "--hvp=finite_difference", "--num_updates=2"],
-  ["--datasource=ant_goal", "--hvp_subsample=0.5"],
-  ["--datasource=cheetah_dir_v5", "--eval_updates=0"],
+  ["--datasource=bandit", "--hvp=finite_difference", "--num_updates=2", "--hvp_subsample=0.5"],
 ], ids=str)  # fmt: skip
 def test_every_way_of_training(script, capfd, tmp_path, flags):
   more = ("--eval_updates=1", "--noexport", "--nolog", f"--logdir={tmp_path}")
@@ -80,7 +78,7 @@ def test_every_way_of_training(script, capfd, tmp_path, flags):
   assert ("accepted_step" in curve(run)[0]) == (not any("outer" in flag for flag in flags))
 
 
-def test_an_exported_policy_is_evaluated_and_trained_on(script, capfd, tmp_path):
+def test_an_exported_policy_is_evaluated(script, capfd, tmp_path):
   flags = ["main.py", "--datasource=bandit", *TINY, "--eval_updates=1", "--nolog"]
   assert script.main([*flags, f"--logdir={tmp_path}/first"]) == 0
   artefact = only_run(tmp_path / "first") / "saved_model"
@@ -88,22 +86,29 @@ def test_an_exported_policy_is_evaluated_and_trained_on(script, capfd, tmp_path)
   assert script.main([*again, "--train=False"]) == 0
   first, second = (json.loads((only_run(tmp_path / n) / "results.json").read_text()) for n in ("first", "second"))
   assert first["results"]["return"] == second["results"]["return"]
-  assert script.main(again) == 0
   assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("datasource", ["point", "cheetah_vel", "ant_vel"])
-def test_a_killed_run_goes_on_to_the_same_curve(script, tmp_path, datasource):
-  flags = ["main.py", f"--datasource={datasource}", *TINY[1:], "--eval_updates=1", "--noexport", "--nolog"]
-  assert script.main([*flags, "--metatrain_iterations=4", f"--logdir={tmp_path}/whole"]) == 0
-  # What a killed process leaves behind is its newest checkpoint and whatever it logged: here that of iteration 2.
-  assert script.main([*flags, "--metatrain_iterations=2", f"--logdir={tmp_path}/parts"]) == 0
-  with open(only_run(tmp_path / "parts") / "metrics.csv", "a") as file:
+def test_a_killed_run_goes_on_to_the_same_curve(tmp_path, datasource):
+  def train(folder, iterations, sim_threads):
+    config = resolve(datasource, meta_batch_size=2, rollouts_per_task=3, horizon=6, sim_threads=sim_threads)
+    experiment = ReinforcementExperiment(config)
+    schedule = Schedule(iterations, log_every=1, validate_every=3, checkpoint_every=2, validation_tasks=1)
+    learner = experiment.learner()
+    learner.eval_updates = 0
+    small_runs.trainer(tmp_path / folder, schedule, learner).train()
+    if hasattr(experiment.environment, "close"):
+      experiment.environment.close()
+
+  train("whole", 4, 2)
+  train("parts", 2, 1)
+  # What a killed process leaves behind is its newest checkpoint and whatever it logged since.
+  with open(tmp_path / "parts" / "metrics.csv", "a") as file:
     file.write("3,0.1,0.2\n4,0.")
-  assert script.main([*flags, "--metatrain_iterations=4", f"--logdir={tmp_path}/parts", "--sim_threads=1"]) == 0
-  whole, parts = only_run(tmp_path / "whole"), only_run(tmp_path / "parts")
-  assert curve(whole) == curve(parts)
-  expected, got = weights_of(whole), weights_of(parts)
+  train("parts", 4, 2)
+  assert curve(tmp_path / "whole") == curve(tmp_path / "parts")
+  expected, got = weights_of(tmp_path / "whole"), weights_of(tmp_path / "parts")
   assert expected.keys() == got.keys()
   for name in expected:
     np.testing.assert_array_equal(got[name], expected[name])
@@ -111,15 +116,14 @@ def test_a_killed_run_goes_on_to_the_same_curve(script, tmp_path, datasource):
 
 def test_the_baselines_and_their_evaluation(script, capfd, tmp_path):
   flags = ["main.py", "--datasource=point", *TINY[1:], "--noexport", "--nolog", f"--logdir={tmp_path}"]
-  for baseline in ("pretrain", "oracle", "random"):
-    more = [] if baseline == "random" else ["--pretrain_iterations=2"]
+  for baseline in ("oracle", "random"):
+    more = ["--eval_updates=1"] if baseline == "random" else ["--pretrain_iterations=2"]
     assert script.main([*flags, f"--baseline={baseline}", *more]) == 0
     out, err = capfd.readouterr()
     assert err == "" and f"Return, point, {baseline}," in out and "published" in out
   found = {path.name.split(".")[1]: json.loads((path / "results.json").read_text()) for path in tmp_path.iterdir()}
   assert len(found["oracle"]["results"]["return"]["mean"]) == 1  # it does not adapt
   assert found["random"]["results"]["step_sizes"] == [1.0, 0.5]
-  assert found["pretrain"]["results"]["step_sizes"] == [0.5, 0.25]
 
 
 # cbfinn/maml_rl, maml_examples/*.py; ../shared/reference/rl.md, B.2 and B.3, has where each is from.
