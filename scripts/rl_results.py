@@ -1,10 +1,11 @@
 """The results file of policies: what `collect.py` makes of their run directories, finished or not."""
 
 import json
+import math
 import pathlib
 
 from checkpoint import config_of, continue_command, iteration_of, name_of, newest_checkpoint, train_command
-from image_results import KEPT, ROOT, average, read_json, rows_until, thinned
+from image_results import KEPT, ROOT, read_json, rows_until, thinned
 
 from maml_tf.errors import UserError
 from maml_tf.experiments.presets import PUBLISHED_RETURNS
@@ -29,15 +30,32 @@ def collect(folders):
     "datasource": datasource,
     "method": method,
     "metric": "undiscounted return after 0, 1, ... gradient steps, mean over the test goals and the seeds",
-    "interval": "95 %: 1.96 standard errors over test goals, of the mean over seeds",
+    "interval": "95 %: 1.96 standard errors over test goals, which are the same for all seeds, of the mean over seeds",
     "tasks": first["evaluation"]["tasks"],
     "rollouts_per_task": first["evaluation"]["results"]["rollouts_per_task"],
-    "results": average([run["evaluation"]["results"]["return"] for run in runs]),
+    "results": over_seeds([run["evaluation"]["results"]["return"] for run in runs]),
     "published": None if published is None else {"mean": published[0], "ci95": published[1]},
     "iterations": min(run["iterations"] for run in runs),
     "of_iterations": first["of_iterations"],
     "runs": [{name: value for name, value in run.items() if name != "shared"} for run in runs],
   }
+
+
+def over_seeds(returns):
+  """Mean over seeds of {"mean", "ci95", "of_each_task"}: of each goal first, since all seeds have the same goals."""
+  goals = [[sum(goal) / len(returns) for goal in zip(*step, strict=True)] for step in _by_step(returns)]
+  means = [sum(step) / len(step) for step in goals]
+  deviations = [math.sqrt(sum((r - m) ** 2 for r in step) / len(step)) for step, m in zip(goals, means, strict=True)]
+  return {
+    "mean": means,
+    "ci95": [1.96 * d / math.sqrt(len(step)) for d, step in zip(deviations, goals, strict=True)],
+    "of_each_seed": [summary["mean"] for summary in returns],
+  }
+
+
+def _by_step(returns):
+  """[steps][seeds][goals]."""
+  return zip(*(summary["of_each_task"] for summary in returns), strict=True)
 
 
 def read_run(folder):

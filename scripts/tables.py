@@ -107,6 +107,11 @@ PRETRAINED = {
     None,
     "python scripts/main.py --datasource=sinusoid --seed=0",
   ),
+  "point": (
+    "MAML on 2D navigation, 1 step of 0.5, the best of 100 iterations",
+    None,
+    "python scripts/main.py --datasource=point --hvp_subsample=0.25",
+  ),
   "miniimagenet_1shot_published": (
     "the authors' own weights ([cbfinn/maml](https://github.com/cbfinn/maml), MIT): MAML on miniImageNet, 5-way "
     "1-shot, 5 steps of 0.01, 59,000 iterations",

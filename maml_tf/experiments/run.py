@@ -262,8 +262,10 @@ def _load_best(learner, config, directory, say):
   """(state of the best checkpoint by validation, its iteration); the newest where none was validated yet."""
   folder = CheckpointFolder(directory.checkpoints, warn=say)
   initial = learner.initial_state(config.seed)
-  state, metadata = read(folder.best_path, initial) if folder.best_path.exists() else folder.load(like=initial)
-  say(f"evaluating the checkpoint of iteration {metadata['iteration']}, the best on validation tasks")
+  there = folder.best_path.exists()
+  state, metadata = read(folder.best_path, initial) if there else folder.load(like=initial)
+  which = "the best on validation tasks" if there else "the newest, since none was validated"
+  say(f"evaluating the checkpoint of iteration {metadata['iteration']}, {which}")
   return state, metadata["iteration"]
 
 

@@ -191,7 +191,9 @@ class Trainer:
     saved, metadata = loaded
     finished = metadata["iteration"] >= self.schedule.iterations
     self.say(f"{'already trained to' if finished else 'resuming from'} iteration {metadata['iteration']}")
-    return saved, metadata["iteration"], metadata["best"]
+    # Where the file is not there any more (a run that was copied without it), the next validation writes one.
+    best = metadata["best"] if self.checkpoints.best_path.exists() else None
+    return saved, metadata["iteration"], best
 
   def _next_stop(self, iteration):
     """The next iteration at which Python has something to do."""
