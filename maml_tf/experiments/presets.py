@@ -140,7 +140,8 @@ RL_DATASOURCES = tuple(RL_PRESETS)
 # Iterations of the policy that a baseline trains on all tasks (cbfinn/maml_rl, maml_examples/cluster_trpo_*.py), and
 # its trajectories per iteration.
 RL_BASELINE_ITERATIONS = {"point": 100, "cheetah": 1000, "ant": 2000}
-RL_BASELINE_TRAJECTORIES = {"point": 10, "cheetah": 100, "ant": 100}
+RL_BASELINE_TRAJECTORIES = 100
+RL_POINT_ORACLE_TRAJECTORIES = 10  # 1,000 transitions
 
 # Step size of the first update at test time (cbfinn/maml_rl, maml_examples/test_maml_*.py), where it is not MAML's.
 RL_TEST_STEP_SIZES = {
@@ -196,9 +197,11 @@ def _rl_baseline(datasource, given):
     iterations = RL_BASELINE_ITERATIONS.get(kind, RL_PRESETS[datasource]["metatrain_iterations"])
     changed["pretrain_iterations"] = 0 if given.get("metatrain_iterations", 0) > 0 else iterations
     changed |= {"metatrain_iterations": 0, "meta_batch_size": 1, "max_kl": 0.01}
-    changed["rollouts_per_task"] = RL_BASELINE_TRAJECTORIES.get(kind, 100)
+    changed["rollouts_per_task"] = RL_BASELINE_TRAJECTORIES
   if baseline == "oracle":
     changed["eval_updates"] = 0
+    if datasource == "point":
+      changed["rollouts_per_task"] = RL_POINT_ORACLE_TRAJECTORIES
   return changed
 
 
