@@ -177,9 +177,8 @@ class ReinforcementExperiment:
     if published:
       cells = "".join(f"{f'{m:.2f} ± {c:.2f}':>18}" for m, c in zip(*published, strict=True))
       lines += [f"{'published':24}{cells}"]
-      lines += [
-        "Published returns are of MuJoCo 1.31; the share of the gap to the oracle carries over, returns may not."
-      ]
+      if config.datasource not in IN_THE_GRAPH:
+        lines += ["Published with MuJoCo 1.31: the share of the gap to the oracle carries over, returns may not."]
     return lines
 
   def _step_sizes(self, first):

@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import json
 import pathlib
+import re
 import time
 from typing import Protocol
 
@@ -90,9 +91,9 @@ def run(config, command=None, say=print):
   # Both before the lock: nothing is created where there is nothing to evaluate, or to train on.
   if not config.train and _evaluates_checkpoint(config):
     _require_checkpoint(directory)
-  with _out_of_memory_explained():
+  with _failures_explained():
     experiment.load_data()
-  with directory.locked(), _out_of_memory_explained():
+  with directory.locked(), _failures_explained():
     initial = _prepare(config, initial, directory, say)
     learner = experiment.learner(initial)
     state, training = (_train if config.train else _load)(config, experiment, learner, directory, say)
@@ -304,7 +305,7 @@ def _pretrained_weights(config, initial, directory, say):
 
 
 @contextlib.contextmanager
-def _out_of_memory_explained():
+def _failures_explained():
   try:
     yield
   except (tf.errors.ResourceExhaustedError, MemoryError) as error:
@@ -312,6 +313,11 @@ def _out_of_memory_explained():
       "out of memory; fewer tasks at a time (--task_chunk) and --checkpoint_inner_steps need less and give the same, "
       "smaller tasks (--meta_batch_size, --update_batch_size, --eval_queries, --num_updates) need less as well"
     ) from error
+  except tf.errors.OpError as error:
+    said = re.search(r"UserError: ([^\n]+)", error.message)  # by Python code inside of the graph: a simulator
+    if said is None:
+      raise
+    raise UserError(said[1]) from error
 
 
 def _written(config, directory, path, training, plots):

@@ -1,11 +1,13 @@
 """Environments as the rollouts know them: all rollouts of all tasks at once, inside the graph."""
 
+import contextlib
 from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
 
 from maml_tf import randomness
+from maml_tf.errors import UserError
 
 
 class Environment(Protocol):
@@ -214,17 +216,20 @@ class Simulated(UniformGoals):
     num_tasks, num_rollouts = goals.shape[:2]
     size = num_tasks * num_rollouts
     if size not in self._by_size:
-      self._by_size[size] = self._make(size)
+      with _failure_named():
+        self._by_size[size] = self._make(size)
     self._current = self._by_size[size]
     flat = goals.reshape(size, -1).astype(np.float64)
     words = [int(word) & 0xFFFFFFFF for word in seed]
-    observation, _ = self._current.reset(seed=words, options={"goals": flat})
+    with _failure_named():
+      observation, _ = self._current.reset(seed=words, options={"goals": flat})
     return observation.reshape(num_tasks, num_rollouts, -1).astype(np.float32)
 
   def _step(self, time, action):
     shape = action.shape[:2]
     flat = action.reshape(-1) if self.num_actions else action.reshape(-1, self.action_dim).astype(np.float64)
-    observation, reward, terminated, _, info = self._current.step(flat)
+    with _failure_named():
+      observation, reward, terminated, _, info = self._current.step(flat)
     return (
       np.int32(time + 1),
       observation.reshape(*shape, -1).astype(np.float32),
@@ -232,6 +237,15 @@ class Simulated(UniformGoals):
       terminated.reshape(shape),
       info["diverged"].reshape(shape),
     )
+
+
+@contextlib.contextmanager
+def _failure_named():
+  """A simulator that fails, because a process of it was killed, say, is for the user to know and not a bug here."""
+  try:
+    yield
+  except RuntimeError as error:
+    raise UserError(str(error)) from error
 
 
 class GoalObserved:
