@@ -68,9 +68,8 @@ def test_one_that_diverges_is_counted_and_left_out(monkeypatch):
   broken = 0
   for task, rollout in np.ndindex(action.shape[:2]):
     hits = np.flatnonzero(action[task, rollout] == 1)
-    length = hits[0] + 1 if len(hits) else 6
     broken += len(hits) > 0
-    np.testing.assert_array_equal(mask[task, rollout], np.arange(6) < length)
+    np.testing.assert_array_equal(mask[task, rollout], np.full(6, len(hits) == 0))
   assert diverged == broken > 0
   assert np.isfinite(trajectory.observation).all() and np.isfinite(trajectory.reward).all()
 
@@ -98,3 +97,37 @@ class Odd(gymnasium.Env):
 def test_spaces_without_a_policy_are_named():
   with pytest.raises(UserError, match="bounded Box of one axis or Discrete"):
     from_gymnasium(Odd, (0,), (1,), horizon=5)
+
+
+class Exploding(PointNavEnv):
+  """Grows without bounds for some steps before it is no number any more, in one of its copies."""
+
+  made = 0
+
+  def __init__(self):
+    super().__init__()
+    self.explodes, self.count = Exploding.made == 4, 0
+    Exploding.made += 1
+
+  def step(self, action):
+    self.count += 1
+    observation, reward, *rest = super().step(action)
+    if self.explodes:
+      observation, reward = observation + 1e5**self.count, -(1e6**self.count) if self.count < 5 else np.nan
+    return (observation, reward, *rest)
+
+  def reset(self, **settings):
+    self.count = 0
+    return super().reset(**settings)
+
+
+def test_growth_before_a_divergence_does_not_poison_the_update():
+  environment = from_gymnasium(Exploding, (-0.5, -0.5), (0.5, 0.5), horizon=6)
+  learner = MetaPolicySearch(
+    policies.make_policy(environment, hidden=(8,)), environment, trpo.TRPO(), inner_lr=0.5, meta_batch_size=2,
+    rollouts_per_task=6,
+  )  # fmt: skip
+  _, metrics = tf.function(learner.train_step)(learner.initial_state(0), SEED)
+  assert metrics["diverged_simulations"] == 2  # before and after the step
+  assert all(np.isfinite(value) for value in metrics.values())
+  assert metrics["accepted_step"] > 0 and metrics["return/step_0"] > -20

@@ -438,6 +438,16 @@ def _check_policy(config, require):
   require("hvp_subsample", 0 < config.hvp_subsample <= 1, "a share of the tasks, above 0 and at most 1")
   require("sim_threads", 0 <= config.sim_threads <= 1024, "0 (as many as cores) to 1024")
   require("task_chunk", config.task_chunk == 0, "0: all tasks are stepped together")
+  defaults = PRESETS[config.datasource]
+  others = ("meta_lr",) if config.outer == "trpo" else ("hvp", "hvp_subsample")
+  for name in others:
+    needs = "--outer=vpg or ppo" if config.outer == "trpo" else "--outer=trpo"
+    require(name, getattr(config, name) == defaults[name], f"{defaults[name]}, or {needs}, which alone uses it")
+  if config.method != "maml":
+    for name in ("stop_grad", "num_updates"):
+      require(
+        name, getattr(config, name) == defaults[name], f"{defaults[name]}: a baseline is trained without adapting"
+      )
   drawable = config.datasource not in ("bandit", "tabular")
   require("render", drawable or not config.render, "False: there is nothing to see of a bandit or a table")
   pretrains = config.method in ("maml", "random")

@@ -150,7 +150,7 @@ RL_TEST_STEP_SIZES = {
   ("cheetah_dir", "pretrain"): 0.2,
   ("ant_vel", "pretrain"): 0.2,
   ("ant_dir", "pretrain"): 0.2,
-  ("point", "random"): 1.0,
+  ("point", "random"): 0.5,
   ("cheetah_vel", "random"): 0.1,
   ("cheetah_dir", "random"): 0.5,
   ("ant_vel", "random"): 1.0,

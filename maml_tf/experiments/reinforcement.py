@@ -9,6 +9,7 @@ from maml_tf.experiments.presets import (
   PUBLISHED_RETURNS,
   RL_DEFAULT_TEST_TRANSITIONS,
   RL_LATER_STEPS,
+  RL_PRESETS,
   RL_TEST_TRANSITIONS,
 )
 from maml_tf.rl import environments, policies, rendering
@@ -49,9 +50,16 @@ class ReinforcementExperiment:
     self._one_step = tf.function(lambda *arguments: learner.adapt_to(*arguments, num_updates=1), autograph=False)
 
   def load_data(self):
-    """No data: rollouts are made as they are needed. But what writes videos has to be there before it is needed."""
+    """No data: rollouts are made as they are needed. But simulator, OpenGL and ffmpeg have to be there."""
+    if self.config.datasource not in IN_THE_GRAPH:
+      from maml_tf.rl.envs import physics  # noqa: F401 (names what is missing)
     if self.config.render:
-      rendering.import_ffmpeg()
+      rendering.check(gymnasium_id(self.config.datasource))
+
+  def close(self):
+    """Ends the simulator's processes."""
+    if hasattr(self.environment, "close"):
+      self.environment.close()
 
   def data_fingerprint(self):
     """None: the datasource says it all."""
@@ -188,7 +196,7 @@ class ReinforcementExperiment:
   def _evaluation_rollouts(self):
     """Rollouts of each goal for each gradient: the published number of transitions."""
     transitions = RL_TEST_TRANSITIONS.get(self.config.datasource, RL_DEFAULT_TEST_TRANSITIONS)
-    return max(1, transitions // self.config.horizon)
+    return transitions // RL_PRESETS[self.config.datasource]["horizon"]
 
   def _published_goals(self):
     if self.config.datasource not in PUBLISHED_RETURNS:

@@ -35,7 +35,8 @@ RESULTS_FORMAT_VERSION = 1
 class Experiment(Protocol):
   """What `run` knows of a domain. An experiment is made from a `Config` and has its model as `model`.
 
-  One with `evaluates_best = True` has its best checkpoint by validation evaluated and exported, not its last.
+  One with `evaluates_best = True` has its best checkpoint by validation evaluated and exported, not its last. Where
+  there is a method `close`, it is called at the end.
   """
 
   def algorithm(self, inner_lr):
@@ -86,6 +87,13 @@ def run(config, command=None, say=print):
   """
   began = time.perf_counter()
   experiment = EXPERIMENTS[config.datasource](config)
+  try:
+    return _run(config, experiment, command, say, began)
+  finally:
+    getattr(experiment, "close", lambda: None)()
+
+
+def _run(config, experiment, command, say, began):
   initial, fingerprint = _initial_weights(config, experiment, say)
   directory = run_directory(config, fingerprint, experiment.data_fingerprint())
   # Both before the lock: nothing is created where there is nothing to evaluate, or to train on.
@@ -113,12 +121,12 @@ def run(config, command=None, say=print):
     }
     path = _results_path(config, directory)
     directory.write_json(path, content)
-    with writing(directory.plots):
-      plots = experiment.plots(state["weights"], results, directory.plots)
     if config.export and config.train:
       with writing(directory.saved_model):
         learner = experiment.learner(initial, inner_lr=experiment.inner_lr(results))
         export.save(learner, state, directory.saved_model)
+    with writing(directory.plots):
+      plots = experiment.plots(state["weights"], results, directory.plots)
   for line in ["", *experiment.table(results), "", *_written(config, directory, path, training, plots)]:
     say(line)
   return {**content, "directory": str(directory.path)}

@@ -72,6 +72,9 @@ def linear_values(trajectory, targets):
   rows = tf.reshape(features * mask[..., tf.newaxis], [shape[0], -1, features.shape[-1]])
   wanted = tf.reshape(tf.cast(targets, tf.float64) * mask, [shape[0], -1, 1])
   gram = tf.matmul(rows, rows, transpose_a=True) + RIDGE * tf.eye(features.shape[-1], dtype=tf.float64)
+  # A policy that became NaN is for the trainer to report; the solver would only call the matrix singular.
+  finite = tf.reduce_all(tf.math.is_finite(gram), [1, 2], keepdims=True)
+  gram = tf.where(finite, gram, tf.eye(features.shape[-1], dtype=tf.float64))
   coefficients = tf.linalg.solve(gram, tf.matmul(rows, wanted, transpose_a=True))
   return tf.cast(tf.reshape(tf.matmul(rows, coefficients), shape[:-1]), targets.dtype)
 
@@ -87,7 +90,7 @@ def _standardised(values, mask):
   """Mean 0 and deviation 1 over the steps of each task that count."""
   axes = (1, 2)
   count = tf.reduce_sum(mask, axes, keepdims=True)
-  mean = tf.reduce_sum(values * mask, axes, keepdims=True) / count
+  mean = tf.math.divide_no_nan(tf.reduce_sum(values * mask, axes, keepdims=True), count)
   centred = (values - mean) * mask
-  deviation = tf.sqrt(tf.reduce_sum(centred**2, axes, keepdims=True) / count)
+  deviation = tf.sqrt(tf.math.divide_no_nan(tf.reduce_sum(centred**2, axes, keepdims=True), count))
   return centred / (deviation + 1e-8)

@@ -188,6 +188,11 @@ class MetaPolicySearch:
     self._initial_weights = initial_weights
 
   @property
+  def validation_protocol(self):
+    """What the returns of a validation depend on: those by other step sizes do not compare."""
+    return f" with step sizes {self.eval_lr}"
+
+  @property
   def model(self):
     return self.policy
 

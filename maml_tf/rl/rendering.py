@@ -192,6 +192,18 @@ def _render(env):
   return np.asarray(frame, np.uint8)
 
 
+def check(environment):
+  """Draws one frame of an environment, by its name: what drawing and writing videos lack is named before it is needed.
+
+  Raises:
+    UserError: says what to install.
+  """
+  import_ffmpeg()
+  with _opened(environment, 1) as env:
+    env.reset(seed=0)
+    _render(env)
+
+
 def import_ffmpeg():
   """`imageio.v3`, with an ffmpeg behind it."""
   try:

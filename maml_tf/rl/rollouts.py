@@ -13,6 +13,8 @@ def collect(policy, weights, environment, goals, seed, num_steps=None):
   and is idle if not. Episodes count in the order in which they end, until those of a task have R * H steps together;
   one that is unfinished then does not count (rllab/sandbox/rocky/tf/samplers/vectorized_sampler.py).
 
+  A rollout whose simulation diverged does not count at all: it may have grown for many steps before it was seen.
+
   Args:
     policy: of `rl.policies`.
     weights: dict of name -> tensor, plain or with a task axis.
@@ -48,7 +50,8 @@ def collect(policy, weights, environment, goals, seed, num_steps=None):
     lambda time, *_: time < num_steps, body, (0, state, observation, progress, arrays), parallel_iterations=1
   )
   stacked = {name: _time_last(array.stack(), goals.shape[:2], num_steps) for name, array in arrays.items()}
-  return _as_trajectory(stacked, environment.horizon), _count_diverged(state)
+  diverged = _diverged(state, stacked["idle"])
+  return _as_trajectory(stacked, environment.horizon, diverged), tf.reduce_sum(tf.cast(diverged, tf.int32))
 
 
 def _dtypes(policy, real):
@@ -76,15 +79,20 @@ def _time_last(values, sizes, num_steps):
   return tf.ensure_shape(values, [*sizes, num_steps, *values.shape[3:]])
 
 
-def _as_trajectory(stacked, horizon):
-  counts = _counts(stacked["ended"] & ~stacked["idle"], stacked["age"], horizon)
+def _as_trajectory(stacked, horizon, diverged):
+  sound = ~diverged[..., tf.newaxis]
+  counts = sound & _counts(stacked["ended"] & ~stacked["idle"], stacked["age"], horizon)
+
+  def kept(values):  # numbers beyond all bounds would become NaN on the way, and NaN times a mask of 0 is NaN
+    return tf.where(tf.reshape(sound, [*_sizes(sound), *[1] * (values.shape.rank - 3)]), values, tf.zeros_like(values))
+
   ended, terminated = stacked["ended"] & counts, stacked["terminated"] & counts
   began = tf.where(tf.equal(stacked["age"], 0), FIRST, MID)
   return Trajectory(
     step_type=tf.where(counts, began, LAST),
-    observation=stacked["observation"],
-    action=stacked["action"],
-    policy_info={name.removeprefix("info/"): value for name, value in stacked.items() if name.startswith("info/")},
+    observation=kept(stacked["observation"]),
+    action=kept(stacked["action"]),
+    policy_info={n.removeprefix("info/"): kept(value) for n, value in stacked.items() if n.startswith("info/")},
     next_step_type=tf.where(counts, tf.where(ended, LAST, MID), FIRST),
     reward=tf.where(counts, stacked["reward"], 0.0),
     discount=tf.where(terminated, 0.0, 1.0),
@@ -104,7 +112,12 @@ def _counts(ended, age, horizon):
   return end <= tf.minimum(last, num_steps - 1)[:, tf.newaxis, tf.newaxis]
 
 
-def _count_diverged(state):
+def _sizes(values):
+  return tf.unstack(tf.shape(values))
+
+
+def _diverged(state, like):
+  """Which rollouts diverged, bool [T, R]; none where the environment cannot."""
   while "inner" in state:
     state = state["inner"]
-  return tf.reduce_sum(tf.cast(state["diverged"], tf.int32)) if "diverged" in state else tf.constant(0)
+  return state["diverged"] if "diverged" in state else tf.zeros_like(like[..., 0])

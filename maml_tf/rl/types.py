@@ -54,9 +54,9 @@ class Trajectory(NamedTuple):
 
   @property
   def mean_return(self):
-    """Undiscounted return of an episode, mean over those of each task, [T]."""
+    """Undiscounted return of an episode, mean over those of each task, [T]; 0 where none counts."""
     total = tf.reduce_sum(self.reward * self.mask, axis=[1, 2])
-    return total / tf.reduce_sum(self.mask * self.ends, axis=[1, 2])
+    return tf.math.divide_no_nan(total, tf.reduce_sum(self.mask * self.ends, axis=[1, 2]))
 
   @property
   def ends(self):

@@ -33,5 +33,5 @@ def loss(policy, batch):
 
 
 def mean_over_steps(values, mask):
-  """Mean over the steps of each task that count: [T, R, H] -> [T]."""
-  return tf.reduce_sum(values * mask, [1, 2]) / tf.reduce_sum(mask, [1, 2])
+  """Mean over the steps of each task that count: [T, R, H] -> [T]; 0 where none does."""
+  return tf.math.divide_no_nan(tf.reduce_sum(values * mask, [1, 2]), tf.reduce_sum(mask, [1, 2]))

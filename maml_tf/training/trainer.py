@@ -172,6 +172,7 @@ class Trainer:
     if self.on_validation is not None:
       self.on_validation(iteration, state, board)
     metric, score = validation_score(means)
+    metric += getattr(self.learner, "validation_protocol", "")
     # A score that is NaN would stay the best for ever; one of another metric (other --eval_updates) does not compare.
     better = best is None or best.get("metric") != metric or score > best["score"]
     if better and math.isfinite(score):

@@ -3,10 +3,9 @@
 Importing this package registers them: `gym.make("maml_tf.rl.envs:maml_tf/AntVel-v0", goal=1.5)` does both at once.
 """
 
-import importlib.util
-
 import numpy as np
 
+from maml_tf.errors import UserError
 from maml_tf.rl.envs.ant import Ant, AntV5
 from maml_tf.rl.envs.definition import Definition, Physics
 from maml_tf.rl.envs.half_cheetah import HalfCheetah, HalfCheetahV5
@@ -34,7 +33,10 @@ DEFINITIONS = {
 
 def register():
   """Registers every environment with Gymnasium; those that are registered already stay as they are."""
-  import gymnasium
+  try:
+    import gymnasium
+  except ImportError as error:
+    raise UserError(f"Gymnasium cannot be imported ({error}); install it with: pip install gymnasium") from error
 
   entries = {POINT_ID: ("maml_tf.rl.envs.point:PointNavEnv", 100, {})}
   for definition in DEFINITIONS.values():
@@ -68,5 +70,4 @@ def published_test_goals(name):
   return np.where(goals > fastest / 2, 1.0, -1.0) if name.endswith("_dir") else goals
 
 
-if importlib.util.find_spec("gymnasium"):
-  register()
+register()
