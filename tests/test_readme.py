@@ -107,12 +107,16 @@ def test_pretrained_initialisations_can_be_used():
   from maml_tf import export, models
   from maml_tf.experiments import images
   from maml_tf.experiments.config import resolve
+  from maml_tf.experiments.reinforcement import ReinforcementExperiment
 
   for path in (ROOT / "pretrained").glob("*/saved_model.pb"):
     folder = path.parent
     weights, metadata = export.load_initialization(folder)
     config = resolve(**metadata["config"])
-    model = images.make_model(config) if config.has_images else models.MLP()
+    if config.has_policy:
+      model = ReinforcementExperiment(config).model
+    else:
+      model = images.make_model(config) if config.has_images else models.MLP()
     assert {name: tuple(w.shape) for name, w in weights.items()} == model.weight_shapes
     limit = (
       1e6 if model.count_params() < 2e5 else 1.3e6

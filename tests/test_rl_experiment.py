@@ -66,7 +66,6 @@ def test_it_trains_evaluates_and_exports(script, capfd, tmp_path, datasource):
 @pytest.mark.parametrize("flags", [
   ["--datasource=tabular", "--outer=vpg"],
   ["--datasource=bandit", "--outer=ppo", "--stop_grad"],
-  ["--datasource=bandit", "--hvp=finite_difference", "--num_updates=2", "--hvp_subsample=0.5"],
 ], ids=str)  # fmt: skip
 def test_every_way_of_training(script, capfd, tmp_path, flags):
   more = ("--eval_updates=1", "--noexport", "--nolog", f"--logdir={tmp_path}")
@@ -89,7 +88,7 @@ def test_an_exported_policy_is_evaluated(script, capfd, tmp_path):
   assert capfd.readouterr().err == ""
 
 
-@pytest.mark.parametrize("datasource", ["point", "cheetah_vel", "ant_vel"])
+@pytest.mark.parametrize("datasource", ["point", "ant_vel"])
 def test_a_killed_run_goes_on_to_the_same_curve(tmp_path, datasource):
   def train(folder, iterations, sim_threads):
     config = resolve(datasource, meta_batch_size=2, rollouts_per_task=3, horizon=6, sim_threads=sim_threads)
@@ -123,7 +122,7 @@ def test_the_baselines_and_their_evaluation(script, capfd, tmp_path):
     assert err == "" and f"Return, point, {baseline}," in out and "published" in out
   found = {path.name.split(".")[1]: json.loads((path / "results.json").read_text()) for path in tmp_path.iterdir()}
   assert len(found["oracle"]["results"]["return"]["mean"]) == 1  # it does not adapt
-  assert found["random"]["results"]["step_sizes"] == [1.0, 0.5]
+  assert found["random"]["results"]["step_sizes"] == [0.5, 0.25]
 
 
 # cbfinn/maml_rl, maml_examples/*.py; ../shared/reference/rl.md, B.2 and B.3, has where each is from.
@@ -164,6 +163,9 @@ def test_later_steps_are_smaller_as_published():
   ({"max_kl": -1.0}, "--max_kl"),
   ({"outer": "sgd"}, "trpo, vpg, ppo"),
   ({"hvp": "fisher"}, "exact, finite_difference"),
+  ({"meta_lr": 0.1}, "--outer=vpg or ppo, which alone uses it"),
+  ({"outer": "ppo", "hvp_subsample": 0.5}, "--outer=trpo, which alone uses it"),
+  ({"baseline": "oracle", "num_updates": 3}, "a baseline is trained without adapting"),
   ({"sim_threads": -1}, "--sim_threads=-1"),
   ({"num_filters": 3}, "means nothing here"),
   ({"learner": "reptile"}, "means nothing here"),
@@ -186,7 +188,7 @@ def test_what_shapes_training_is_in_the_name_and_nothing_else():
 
   plain = name()
   assert plain.startswith("cheetah_vel.maml.mbs_40.rollouts20.numstep1.updatelr0.1.kl0.01.seed0-")
-  for same in (dict(sim_threads=3), dict(eval_tasks=5), dict(metatrain_iterations=3), dict(meta_lr=0.1)):
+  for same in (dict(sim_threads=3), dict(eval_tasks=5), dict(metatrain_iterations=3), dict(render=True)):
     assert name(**same) == plain
   for other in (dict(hvp_subsample=0.5), dict(horizon=9), dict(outer="ppo"), dict(hvp="finite_difference")):
     assert name(**other) != plain
