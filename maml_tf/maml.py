@@ -612,6 +612,11 @@ def _num_tasks(x):
   return tf.shape(x)[0] if static is None else static
 
 
+def for_each_task(weights, data):
+  """Plain weights once for each task of `data` [T, ...]: dict of name -> tensor [T, ...]."""
+  return {name: _repeat(weight, _num_tasks(data)) for name, weight in weights.items()}
+
+
 def _repeat(weight, num_tasks):
   """A plain weight, once for each task: [...] -> [T, ...]."""
   return tf.broadcast_to(weight, tf.concat([[num_tasks], tf.shape(weight)], 0))

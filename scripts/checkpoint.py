@@ -46,8 +46,7 @@ def keep(arguments):
     for path in (*(folder / name for name in LOGS), checkpoint):
       if path.exists():
         shutil.copyfile(path, target / path.relative_to(folder))
-    settings = {name: value for name, value in config.to_dict().items() if name not in PATHS}
-    (target / "config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    (target / "config.json").write_text(json.dumps(settings_of(config), indent=2) + "\n", encoding="utf-8")
     size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
     print(f"wrote {target}: iteration {iteration_of(checkpoint)}, {size / 1e6:.1f} MB; to continue it:")
     print(continue_command(target, config))
@@ -82,6 +81,11 @@ def name_of(folder, config):
   from maml_tf.experiments import run
 
   return run.run_directory(config).path.name
+
+
+def settings_of(config):
+  """A config as a dict, without the paths of the machine that it ran on."""
+  return {name: value for name, value in config.to_dict().items() if name not in PATHS}
 
 
 def train_command(config):

@@ -5,7 +5,7 @@ import json
 import math
 import pathlib
 
-from checkpoint import config_of, continue_command, iteration_of, name_of, newest_checkpoint, train_command
+from checkpoint import config_of, continue_command, iteration_of, name_of, newest_checkpoint, settings_of, train_command
 
 from maml_tf.errors import UserError
 from maml_tf.experiments.config import resolve
@@ -30,14 +30,10 @@ def collect(folders, shots, before):
     shots: of the evaluations to gather; None: those of the training.
     before: the content of the file that is to be replaced, or None. Its evaluations of the same checkpoint stay.
   """
-  runs = sorted((read_run(pathlib.Path(folder), shots) for folder in folders), key=lambda run: run["seed"])
-  _check_seeds(runs, folders)
+  runs = of_one_training([read_run(pathlib.Path(folder), shots) for folder in folders])
   for run in runs:
     _keep_evaluations(run, before)
   first = runs[0]
-  for name in SHARED:
-    if len({run["shared"][name] for run in runs}) > 1:
-      raise UserError(f"the runs differ in {name}; they cannot be averaged")
   return {
     "format_version": 1,
     **{name: first["shared"][name] for name in ("datasource", "method")},
@@ -54,15 +50,39 @@ def collect(folders, shots, before):
   }
 
 
-def _check_seeds(runs, folders):
-  """One seed twice would pass for two, with too small an interval."""
+def of_one_training(runs):
+  """Entries of `read_run`, in the order of their seeds.
+
+  Raises:
+    UserError: they are not of one training, or one seed is there twice: it would pass for two, with too small an
+      interval.
+  """
+  runs = sorted(runs, key=lambda run: run["seed"])
   if len({run["seed"] for run in runs}) < len(runs):
-    raise UserError(f"two of the {len(folders)} run directories have the same seed; name each seed's once")
+    raise UserError(f"two of the {len(runs)} run directories have the same seed; name each seed's once")
+  for name in SHARED:
+    if len({run["shared"][name] for run in runs}) > 1:
+      raise UserError(f"the runs differ in {name}; they cannot be averaged")
+  return runs
+
+
+def shared(config):
+  """What `of_one_training` compares."""
+  return {
+    "datasource": config.datasource,
+    "method": config.trained_with,
+    "training command": _without_seed(config),
+  }
+
+
+def evaluations_in(folder):
+  """The evaluations that a run directory has."""
+  return [read_json(path) for name in ("results", "evaluation") if (path := folder / f"{name}.json").exists()]
 
 
 def read_run(folder, shots):
   """One run directory as an entry of the results file."""
-  evaluations = [read_json(path) for name in ("results", "evaluation") if (path := folder / f"{name}.json").exists()]
+  evaluations = evaluations_in(folder)
   imported = [e for e in evaluations if e["config"]["init_from"] is not None and not e["config"]["train"]]
   config = resolve(**imported[0]["config"]) if imported else config_of(folder)
   checkpoint = newest_checkpoint(folder)
@@ -72,11 +92,7 @@ def read_run(folder, shots):
   shots = shots or config.training_shots
   evaluations = [e for e in evaluations if _counts(e, shots, iterations)]
   return {
-    "shared": {
-      "datasource": config.datasource,
-      "method": config.trained_with,
-      "training command": _without_seed(config),
-    },
+    "shared": shared(config),
     "seed": config.seed,
     "shots": shots,
     "published": published(config, shots),
@@ -84,7 +100,7 @@ def read_run(folder, shots):
     "of_iterations": config.iterations if checkpoint else 0,
     **(_training(folder, config, iterations) if checkpoint else {"init_from": config.init_from}),
     "evaluations": [{n: e[n] for n in OF_EACH_EVALUATION} | {"settings": _settings(e)} for e in evaluations],
-    "config": config.to_dict(),
+    "config": settings_of(config),
   }
 
 
@@ -97,6 +113,12 @@ def published(config, shots):
 def _training(folder, config, iterations):
   """How a run was trained, how far it came, and how to go on with it."""
   rows = [rows_until(folder / f"{name}.csv", iterations) for name in ("metrics", "validation")]
+  curve = {"training": thinned(rows[0], _curve_names(rows[0])), "validation": _validation(rows[1])}
+  return training(folder, config, iterations, rows[0]) | {"learning_curve": curve}
+
+
+def training(folder, config, iterations, rows):
+  """The commands of a training, to begin and to continue it, and its time; `rows` are those of metrics.csv."""
   record = read_json(folder / "training.json") if (folder / "training.json").exists() else {}
   kept = KEPT / name_of(folder, config)
   there = newest_checkpoint(kept)
@@ -105,10 +127,9 @@ def _training(folder, config, iterations):
     "train_command": train_command(config),
     "training": record,
     # Of the steps alone, from the log: a command that was killed left no record.
-    "seconds_of_steps": round(sum(_spans(rows[0])), 1),
+    "seconds_of_steps": round(sum(_spans(rows)), 1),
     "checkpoint": str(kept.relative_to(ROOT)) if continues else None,
     "continue_command": continue_command(kept.relative_to(ROOT), config) if continues else None,
-    "learning_curve": {"training": thinned(rows[0], _curve_names(rows[0])), "validation": _validation(rows[1])},
   }
 
 

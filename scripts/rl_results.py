@@ -1,27 +1,21 @@
 """The results file of policies: what `collect.py` makes of their run directories, finished or not."""
 
-import json
 import math
 import pathlib
 
-from checkpoint import config_of, continue_command, iteration_of, name_of, newest_checkpoint, train_command
-from image_results import KEPT, ROOT, read_json, rows_until, thinned
+from checkpoint import config_of, iteration_of, newest_checkpoint, settings_of, train_command
+from image_results import evaluations_in, of_one_training, rows_until, shared, thinned, training
 
 from maml_tf.errors import UserError
+from maml_tf.experiments.config import resolve
 from maml_tf.experiments.presets import PUBLISHED_RETURNS
 
-SHARED = ("datasource", "method", "training command")
 OF_AN_EVALUATION = ("tasks", "command", "commit", "wall_seconds", "versions", "hardware", "results")
 
 
 def collect(folders):
   """The content of a results file, from run directories of several seeds of one training."""
-  runs = sorted((read_run(pathlib.Path(folder)) for folder in folders), key=lambda run: run["seed"])
-  if len({run["seed"] for run in runs}) < len(runs):
-    raise UserError(f"two of the {len(folders)} run directories have the same seed; name each seed's once")
-  for name in SHARED:
-    if len({run["shared"][name] for run in runs}) > 1:
-      raise UserError(f"the runs differ in {name}; they cannot be averaged")
+  runs = of_one_training([read_run(pathlib.Path(folder)) for folder in folders])
   first = runs[0]
   datasource, method = first["shared"]["datasource"], first["shared"]["method"]
   published = PUBLISHED_RETURNS.get(datasource, {}).get(method)
@@ -62,29 +56,25 @@ def read_run(folder):
   """What a run directory tells."""
   evaluation = _newest_evaluation(folder)
   iterations = evaluation["training"]["iteration"]
-  config = config_of(folder if (folder / "config.json").exists() else _with_config(folder, evaluation))
+  # Random weights, which were never trained, have no config.json of their own.
+  config = config_of(folder) if (folder / "config.json").exists() else resolve(**evaluation["config"])
   return {
-    "shared": {
-      "datasource": config.datasource,
-      "method": config.trained_with,
-      "training command": _without_seed(config),
-    },
+    "shared": shared(config),
     "seed": config.seed,
     "iterations": iterations,
     "of_iterations": config.iterations,
     "evaluated_iteration": evaluation["training"].get("evaluated_iteration", iterations),
     "evaluation": {name: evaluation[name] for name in OF_AN_EVALUATION},
     **_training(folder, config, iterations),
-    "config": config.to_dict(),
+    "config": settings_of(config),
   }
 
 
 def _newest_evaluation(folder):
   """Of the newest checkpoint, on test goals."""
-  found = [read_json(path) for name in ("results", "evaluation") if (path := folder / f"{name}.json").exists()]
   checkpoint = newest_checkpoint(folder)
   newest = iteration_of(checkpoint) if checkpoint else 0
-  fitting = [e for e in found if e["split"] == "test" and e["training"]["iteration"] == newest]
+  fitting = [e for e in evaluations_in(folder) if e["split"] == "test" and e["training"]["iteration"] == newest]
   if not fitting:
     raise UserError(
       f"{folder}: no evaluation of its newest checkpoint, of iteration {newest}; the training's command with "
@@ -93,37 +83,18 @@ def _newest_evaluation(folder):
   return max(fitting, key=lambda e: e["tasks"])
 
 
-def _with_config(folder, evaluation):
-  """A folder of random weights, which were never trained, has no config.json of its own."""
-  (folder / "config.json").write_text(json.dumps(evaluation["config"]), encoding="utf-8")
-  return folder
-
-
 def _training(folder, config, iterations):
   """How a run was trained, its learning curve, and how to go on with it."""
   if iterations == 0:
     return {"train_command": train_command(config)}
   rows = rows_until(folder / "metrics.csv", iterations)
-  kept = KEPT / name_of(folder, config)
-  there = newest_checkpoint(kept)
-  continues = there is not None and iteration_of(there) == iterations < config.iterations
-  record = read_json(folder / "training.json") if (folder / "training.json").exists() else {}
   returns = [name for name in rows[0] if name.startswith("return/")]
   return {
-    "train_command": train_command(config),
-    "training": record,
-    "seconds_of_steps": round(sum(row["step_seconds"] for row in rows), 1),
+    **training(folder, config, iterations, rows),
     "seconds_of_rollouts": round(sum(row["rollout_seconds"] for row in rows), 1),
     "diverged_simulations": int(sum(row["diverged_simulations"] for row in rows)),
-    "checkpoint": str(kept.relative_to(ROOT)) if continues else None,
-    "continue_command": continue_command(kept.relative_to(ROOT), config) if continues else None,
     "learning_curve": thinned(rows, (*returns, "kl", "entropy")),
   }
-
-
-def _without_seed(config):
-  aside = ("--seed=", "--sim_threads=", "--render=")
-  return " ".join(part for part in train_command(config).split() if not part.startswith(aside))
 
 
 def gap_closed(mean, oracle):

@@ -154,7 +154,7 @@ class ReinforcementExperiment:
     return written
 
   def paths(self, weights, num_goals=3, rollouts=5):
-    """2D paths before and after the first step: list of {"goal" [2], "before" and "after" [R, H, 2], "lengths"}."""
+    """2D paths before and after the first step: list of {"goal" [2], "before" and "after", lists of [n, 2]}."""
     goals = tf.constant(self.evaluation_goals()[:num_goals])
     seed = randomness.fold(randomness.make_seed(self.config.seed), "paths")
     _, (before, after) = self._one_step(weights, goals, seed)

@@ -13,6 +13,8 @@ from maml_tf.errors import UserError
 class Environment(Protocol):
   """A family of tasks that differ in their goal, with pure functions that step all rollouts of all tasks together.
 
+  One may have `restart(state, ended)` too, which begins anew where `ended` [T, R] is true: (state, observation).
+
   Attributes:
     observation_dim: O.
     action_dim: A, of actions in [-1, 1] that the environment clips and scales; None where actions are integers.
@@ -39,9 +41,6 @@ class Environment(Protocol):
     A rollout that has terminated is stepped on with the others; what it gives from then on is ignored, unless the
     environment has `restart`.
     """
-
-  # def restart(self, state, ended):
-  #   """Optional: begins anew where ended [T, R] is true: (state, observation)."""
 
 
 class UniformGoals:

@@ -5,7 +5,7 @@ import dataclasses
 import tensorflow as tf
 
 from maml_tf import maml, randomness
-from maml_tf.rl import vpg
+from maml_tf.rl import trpo, vpg
 from maml_tf.rl.advantages import advantages
 from maml_tf.rl.rollouts import collect
 from maml_tf.training import optimizers
@@ -33,8 +33,7 @@ class MetaObjective:
 
   def adapted(self, weights):
     """The weights of each task after the inner steps."""
-    num_tasks = self.outer_batch.advantages.shape[0]
-    start = {n: tf.broadcast_to(w, [num_tasks, *w.shape]) for n, w in weights.items()}
+    start = maml.for_each_task(weights, self.outer_batch.advantages)
     losses = [vpg.loss(self.policy, batch) for batch in self.inner_batches]
     return maml.adapt(losses, start, self.inner_lr, len(losses), self.first_order)[-1]
 
@@ -67,7 +66,7 @@ class MetaObjective:
     """The Hessian of `kl` by the distribution's parameters, times a change of them."""
     share = (self._mask / tf.reduce_sum(self._mask))[..., tf.newaxis]
     moved = distribution.fisher(tangent)
-    return type(moved)(*(share[..., : values.shape[-1]] * values for values in moved))
+    return type(moved)(*(share * values for values in moved))
 
   def curvature_sample(self):
     """The objective on the share of tasks that the curvature is computed on; itself where that is all of them."""
@@ -112,10 +111,7 @@ class GradientSteps:
     """As `TRPO.update`."""
     before = None
     for _ in range(self.num_steps):
-      with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(weights)
-        loss = self._loss(objective, objective.distribution(weights))
-      gradients = tape.gradient(loss, weights)
+      loss, gradients = trpo.value_and_gradient(lambda w: self._loss(objective, objective.distribution(w)), weights)
       before = (loss, tf.linalg.global_norm(list(gradients.values()))) if before is None else before
       weights, state = self.optimizer.update(gradients, state, weights)
     after = objective.distribution(weights)
@@ -270,9 +266,7 @@ class MetaPolicySearch:
 
   def _adapt(self, weights, goals, seed, inner_lr, num_updates, num_steps=None):
     """Adapts to goals [T, R, G]: (weights after 0..num_updates steps, batches, diverged simulations), three lists."""
-    num_tasks, diverged = tf.shape(goals)[0], []
-    start = {n: tf.broadcast_to(w, tf.concat([[num_tasks], tf.shape(w)], 0)) for n, w in weights.items()}
-    start = {n: tf.ensure_shape(w, [goals.shape[0], *weights[n].shape]) for n, w in start.items()}
+    diverged = []
 
     def rollouts(weights, step):
       trajectory, count = collect(
@@ -282,7 +276,11 @@ class MetaPolicySearch:
       return self.process(trajectory)
 
     steps, batches = maml.adapt_with_fresh_data(
-      rollouts, lambda batch: vpg.loss(self.policy, batch), start, inner_lr, num_updates
+      rollouts,
+      lambda batch: vpg.loss(self.policy, batch),
+      maml.for_each_task(weights, goals),
+      inner_lr,
+      num_updates,
     )
     return steps, batches, diverged
 

@@ -84,7 +84,8 @@ def _as_trajectory(stacked, horizon, diverged):
   counts = sound & _counts(stacked["ended"] & ~stacked["idle"], stacked["age"], horizon)
 
   def kept(values):  # numbers beyond all bounds would become NaN on the way, and NaN times a mask of 0 is NaN
-    return tf.where(tf.reshape(sound, [*_sizes(sound), *[1] * (values.shape.rank - 3)]), values, tf.zeros_like(values))
+    whole = sound if values.shape.rank == 3 else sound[..., tf.newaxis]
+    return tf.where(whole, values, tf.zeros_like(values))
 
   ended, terminated = stacked["ended"] & counts, stacked["terminated"] & counts
   began = tf.where(tf.equal(stacked["age"], 0), FIRST, MID)
@@ -109,11 +110,7 @@ def _counts(ended, age, horizon):
   finished = tf.cumsum(tf.reduce_sum(tf.where(ended, age + 1, 0), axis=1), axis=-1)  # steps of ended episodes, [T, H]
   enough = finished >= num_rollouts * horizon
   last = tf.where(tf.reduce_any(enough, -1), tf.argmax(enough, -1, tf.int32), num_steps - 1)
-  return end <= tf.minimum(last, num_steps - 1)[:, tf.newaxis, tf.newaxis]
-
-
-def _sizes(values):
-  return tf.unstack(tf.shape(values))
+  return end <= last[:, tf.newaxis, tf.newaxis]
 
 
 def _diverged(state, like):
