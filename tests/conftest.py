@@ -8,9 +8,20 @@ os.environ["https_proxy"] = "http://127.0.0.1:9"  # no test downloads anything
 
 import importlib.util
 import pathlib
+import signal
 
 import keras
 import pytest
+
+
+def pytest_configure():
+  # A shell's background jobs ignore Ctrl-C, and so would the commands that their tests start.
+  signal.signal(signal.SIGINT, signal.default_int_handler)
+  if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "sched_setaffinity"):
+    # Each process of the tests on cores of its own: TensorFlow's threads wait for one another by spinning.
+    cores = sorted(os.sched_getaffinity(0))
+    worker, workers = int(os.environ["PYTEST_XDIST_WORKER"][2:]), int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.sched_setaffinity(0, cores[worker::workers] or cores)
 
 
 @pytest.fixture(scope="session")

@@ -535,8 +535,15 @@ def test_a_run_in_use_is_refused_with_the_process_and_the_folder(call, copied, m
 LONG = ("--metatrain_iterations=1100", "--noexport", "--nolog")
 
 
+@contextlib.contextmanager
 def start(*flags):
-  return subprocess.Popen(command(*SMALL, *flags), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+  """A running command, which a failing test leaves no trace of."""
+  pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+  with subprocess.Popen(command(*SMALL, *flags), **pipes) as process:
+    try:
+      yield process
+    finally:
+      process.kill()
 
 
 def wait_for(path, pattern, process):
@@ -575,6 +582,7 @@ def test_a_reader_that_leaves_is_one_line(tmp_path):
   with start(*LONG, f"--logdir={tmp_path}") as process:
     process.stdout.close()
     err = process.stderr.read()
+    process.wait()
   assert_one_line(process.returncode, err, "output")
 
 
