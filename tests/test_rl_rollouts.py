@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from maml_tf import randomness
 from maml_tf.rl import environments, policies
 from maml_tf.rl.advantages import advantages, discounted_sums, linear_values
 from maml_tf.rl.rollouts import collect
@@ -173,11 +174,21 @@ def test_goals_fill_their_range(make):
   np.testing.assert_allclose(goals.mean(0), (low + high) / 2, atol=0.05)
 
 
-def test_directions_are_one_or_the_other():
+def test_half_of_the_directions_are_forward():
   environment = environments.PointNavigation()
   environment.goal_is_sign = True
-  goals = environment.sample_goals(SEED, [2000]).numpy()
-  assert set(np.unique(goals)) == {-1.0, 1.0} and abs(goals.mean()) < 0.06
+  for shape in ([2000], [1, 6], [3, 2]):
+    goals = environment.sample_goals(SEED, shape).numpy()
+    assert goals.shape == (*shape, 2) and set(np.unique(goals)) == {-1.0, 1.0}
+    assert not goals.reshape(-1, 2).sum(axis=0).any()
+
+
+@pytest.mark.parametrize("num", [1, 3, 4])
+def test_each_direction_is_as_likely_for_every_task(num):
+  environment = environments.Bandit()
+  environment.goal_is_sign = True
+  goals = np.array([environment.sample_goals(randomness.make_seed(seed), [num]) for seed in range(400)])
+  assert np.abs(goals.mean(axis=0)).max() < 0.15  # three standard errors
 
 
 # Advantages -----------------------------------------------------------------------------------------------------------
