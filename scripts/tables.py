@@ -247,7 +247,7 @@ def _read_if_there(name):
 
 
 def benchmark_rl():
-  """Environment steps per second beside Gymnasium's vector environments, and the time of a meta-iteration."""
+  """Environment steps per second beside Gymnasium's vector environments."""
   content = _read_if_there("benchmark_rl.json")
   if content is None:
     return []
@@ -257,6 +257,18 @@ def benchmark_rl():
       over = [content[key][robot].get(name) for key in ("over_sync", "over_async")]
       cells = ["—" if ratio is None else f"{ratio:.1f}" for ratio in over]
       lines.append(f"| {robot}, {name} | {rate:,.0f} | {' | '.join(cells)} |")
+  return lines
+
+
+def benchmark_meta_iteration():
+  """What the parts of a meta-iteration take."""
+  content = _read_if_there("benchmark_rl.json")
+  if content is None:
+    return []
+  lines = ["| meta-iteration, HalfCheetah | rollouts, s | meta-update, s | update ÷ rollouts |", "|---|---|---|---|"]
+  for name, parts in content["meta_iteration"].items():
+    seconds = f"{parts['rollout_seconds']:.1f} | {parts['update_seconds']:.1f}"
+    lines.append(f"| {name} | {seconds} | {parts['update_over_rollouts']:.2f} |")
   return lines
 
 
@@ -313,6 +325,7 @@ TABLES = {
   "benchmark_omniglot": lambda: benchmark_images("omniglot"),
   "benchmark_miniimagenet": lambda: benchmark_images("miniimagenet"),
   "benchmark_rl": benchmark_rl,
+  "benchmark_meta_iteration": benchmark_meta_iteration,
 }
 
 

@@ -64,7 +64,7 @@ def test_it_trains_evaluates_and_exports(script, capfd, tmp_path, datasource):
 
 
 @pytest.mark.parametrize("flags", [
-  ["--datasource=tabular", "--outer=vpg"],
+  ["--datasource=tabular", "--inner=ratio", "--outer=vpg"],
   ["--datasource=bandit", "--outer=ppo", "--stop_grad"],
 ], ids=str)  # fmt: skip
 def test_every_way_of_training(script, capfd, tmp_path, flags):
@@ -125,7 +125,17 @@ def test_the_baselines_and_their_evaluation(script, capfd, tmp_path):
   assert found["random"]["results"]["step_sizes"] == [0.5, 0.25]
 
 
-# cbfinn/maml_rl, maml_examples/*.py; ../shared/reference/rl.md, B.2 and B.3, has where each is from.
+def test_a_pretrained_cheetah(script, capfd, tmp_path):
+  flags = ["--datasource=cheetah_vel", "--baseline=pretrain", "--pretrain_iterations=2", "--rollouts_per_task=4"]
+  more = ["--horizon=5", "--eval_tasks=2", "--eval_updates=1", "--noexport", "--nolog", f"--logdir={tmp_path}"]
+  assert script.main(["main.py", *flags, *more]) == 0
+  out, err = capfd.readouterr()
+  assert err == "" and "Return, cheetah_vel, pretrain, 2 test goals" in out
+  content = json.loads((only_run(tmp_path) / "results.json").read_text())
+  assert content["results"]["step_sizes"] == [0.02, 0.01] and content["results"]["diverged_simulations"] == 0
+
+
+# cbfinn/maml_rl, maml_examples/maml_trpo_*.py, cluster_trpo_*.py and test_maml_*.py.
 @pytest.mark.parametrize(("given", "expected"), [
   (dict(datasource="point"), dict(update_lr=0.5, horizon=100, rollouts_per_task=20, max_kl=0.01, num_updates=1)),
   (dict(datasource="cheetah_vel"), dict(update_lr=0.1, horizon=200, rollouts_per_task=20, meta_batch_size=40)),
@@ -162,6 +172,8 @@ def test_later_steps_are_smaller_as_published():
   ({"horizon": 0}, "--horizon=0"),
   ({"max_kl": -1.0}, "--max_kl"),
   ({"outer": "sgd"}, "trpo, vpg, ppo"),
+  ({"inner": "sgd"}, "log_likelihood, ratio"),
+  ({"baseline": "oracle", "inner": "ratio"}, "a baseline is trained without adapting"),
   ({"hvp": "fisher"}, "exact, finite_difference"),
   ({"meta_lr": 0.1}, "--outer=vpg or ppo, which alone uses it"),
   ({"outer": "ppo", "hvp_subsample": 0.5}, "--outer=trpo, which alone uses it"),
@@ -190,5 +202,11 @@ def test_what_shapes_training_is_in_the_name_and_nothing_else():
   assert plain.startswith("cheetah_vel.maml.mbs_40.rollouts20.numstep1.updatelr0.1.kl0.01.seed0-")
   for same in (dict(sim_threads=3), dict(eval_tasks=5), dict(metatrain_iterations=3), dict(render=True)):
     assert name(**same) == plain
-  for other in (dict(hvp_subsample=0.5), dict(horizon=9), dict(outer="ppo"), dict(hvp="finite_difference")):
+  for other in (
+    dict(hvp_subsample=0.5),
+    dict(inner="ratio"),
+    dict(horizon=9),
+    dict(outer="ppo"),
+    dict(hvp="finite_difference"),
+  ):
     assert name(**other) != plain

@@ -71,6 +71,19 @@ def test_one_that_diverges_is_counted_and_left_out(monkeypatch):
   assert np.isfinite(trajectory.observation).all() and np.isfinite(trajectory.reward).all()
 
 
+@pytest.mark.parametrize("value", [np.nan, 1e39, -1e25])
+def test_a_task_of_which_nothing_is_left_has_no_return(monkeypatch, value):
+  """The 0 of nothing would be better than any return of 2D navigation."""
+  step = PointNavEnv.step
+  monkeypatch.setattr(PointNavEnv, "step", lambda env, action: (*(out := step(env, action))[:1], value, *out[2:]))
+  environment = from_gymnasium(PointNavEnv, (-0.5, -0.5), (0.5, 0.5), horizon=3)
+  policy = policies.make_policy(environment, hidden=(8,))
+  learner = MetaPolicySearch(policy, environment, trpo.TRPO(), inner_lr=0.1, eval_rollouts=4, eval_updates=1)
+  returns, diverged = learner.returns(policy.initial_weights(0), environment.sample_goals(SEED, [2]), SEED)
+  assert np.isnan(returns).all() and returns.shape == (2, 2)
+  assert diverged == 16  # both tasks' four rollouts, before and after the step
+
+
 def test_it_trains():
   environment = from_gymnasium(Buttons, (-1,), (1,), horizon=8, goal_is_sign=True)
   policy = policies.make_policy(environment, hidden=(8,))

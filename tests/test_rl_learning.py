@@ -81,10 +81,26 @@ def test_at_the_old_parameters_the_ratio_is_1_and_the_kl_0(float64, kind):
   np.testing.assert_allclose(objective.surrogate(distribution), expected)
 
 
+@pytest.mark.parametrize("steps", [1, 2])
+@pytest.mark.parametrize("environment", [environments.PointNavigation(10), environments.Bandit()])
+def test_so_they_are_on_rollouts_in_single_precision(environment, steps):
+  """Adapting again, to the rollouts that were collected on the way, gives the policies that collected the last ones."""
+  policy = policies.make_policy(environment, hidden=(8,))
+  learner = meta_trpo.MetaPolicySearch(
+    policy, environment, trpo.TRPO(), inner_lr=0.5, num_updates=steps, meta_batch_size=3, rollouts_per_task=4
+  )
+  weights = policy.initial_weights(0)
+  objective, _ = learner.objective(weights, tf.constant([0, 1]))
+  distribution = objective.distribution(weights)
+  np.testing.assert_allclose(tf.exp(objective.log_ratio(distribution)), 1.0, atol=1e-4)
+  np.testing.assert_allclose(objective.kl(distribution), 0.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("inner_loss", vpg.INNER_LOSSES.values())
 @pytest.mark.parametrize("kind", ["gaussian", "categorical"])
 @pytest.mark.parametrize("steps", [0, 1, 2])
-def test_the_meta_gradient_equals_finite_differences(float64, kind, steps):
-  objective, weights = objective_of(kind, steps)
+def test_the_meta_gradient_equals_finite_differences(float64, kind, steps, inner_loss):
+  objective, weights = objective_of(kind, steps, inner_loss=inner_loss)
 
   def surrogate(w):
     return objective.surrogate(objective.distribution(w))
@@ -113,6 +129,28 @@ def test_the_hessian_vector_product_equals_finite_differences_of_the_kl(float64,
   scale = max(np.abs(value).max() for value in expected.values())
   for name in weights:
     np.testing.assert_allclose(product[name], expected[name], rtol=1e-5, atol=1e-5 * scale)
+
+
+def test_the_inner_losses_have_the_same_gradient_and_differ_by_the_outer_product_of_scores(float64):
+  """d^2 (pi / pi_old) = d^2 log pi + (d log pi) (d log pi)^T at the old policy; here by finite differences."""
+  policy = small_policy("gaussian")
+  weights = {n: tf.repeat(w[tf.newaxis], TASKS, axis=0) for n, w in policy.initial_weights(0).items()}
+  batch, direction = batch_of(policy, weights, 0, ended=True), random_like(weights, 1)
+
+  def gradient(name):
+    return lambda w: gradient_of(lambda v: tf.reduce_sum(vpg.INNER_LOSSES[name](policy, batch)(v)), w)
+
+  for name in weights:
+    np.testing.assert_allclose(gradient("ratio")(weights)[name], gradient("log_likelihood")(weights)[name], atol=1e-12)
+
+  def scores(w):  # log pi of every step
+    t = batch.trajectory
+    return policy.distribution(w, t.observation).log_prob(t.action)
+
+  slope = central_difference(scores, weights, direction)
+  outer_product = -tf.reduce_sum(vpg.mean_over_steps(slope**2 * batch.advantages, batch.trajectory.mask))
+  curved = [trpo.dot(central_difference(gradient(n), weights, direction), direction) for n in vpg.INNER_LOSSES]
+  np.testing.assert_allclose(curved[1] - curved[0], outer_product, rtol=1e-5)
 
 
 def test_first_order_leaves_out_the_derivative_of_the_inner_step(float64):
@@ -153,11 +191,13 @@ def test_conjugate_gradient_solves_as_numpy_does(float64):
   assert count <= 7
 
 
-@pytest.mark.parametrize("hvp", ["exact", "finite_difference"])
+@pytest.mark.parametrize(("kind", "steps", "hvp"), [
+  ("gaussian", 1, "exact"), ("gaussian", 1, "finite_difference"), ("gaussian", 2, "exact"), ("categorical", 1, "exact"),
+])  # fmt: skip
 @pytest.mark.parametrize("max_kl", [1e-4, 1e-2, 1.0])
-def test_a_step_improves_the_surrogate_within_its_bound(float64, max_kl, hvp):
+def test_a_step_improves_the_surrogate_within_its_bound(float64, max_kl, kind, steps, hvp):
   for seed in range(3):
-    objective, weights = objective_of("gaussian", seed=seed)
+    objective, weights = objective_of(kind, steps, seed=seed)
     new, _, metrics = trpo.TRPO(max_kl=max_kl, hvp=hvp).update(objective, weights, {})
     distribution = objective.distribution(new)
     assert metrics["accepted_step"] > 0

@@ -15,11 +15,12 @@ NORMS = ("None", "batch_norm", "layer_norm")
 SPLITS = ("published", "alphabets")
 LOSS_REDUCTIONS = ("mean", "per_class_sum")
 LEARNERS = ("maml", "anil", "metasgd", "reptile")
+INNERS = ("log_likelihood", "ratio")
 OUTERS = ("trpo", "vpg", "ppo")
 HVPS = ("exact", "finite_difference")
 # What only one kind of experiment has: elsewhere it is refused, not ignored.
 RL_SETTINGS = (
-  "rollouts_per_task", "horizon", "outer", "max_kl", "hvp", "hvp_subsample", "sim_threads", "render",
+  "rollouts_per_task", "horizon", "inner", "outer", "max_kl", "hvp", "hvp_subsample", "sim_threads", "render",
 )  # fmt: skip
 NOT_RL_SETTINGS = (
   "num_classes", "update_batch_size", "norm", "num_filters", "conv", "max_pool", "train_update_batch_size",
@@ -102,10 +103,11 @@ class Config:
     "rollouts of each task for each gradient; this and what follows: reinforcement learning only"
   )
   horizon: int = _setting("time steps of a rollout")
+  inner: str = _setting(f"what a policy's inner step descends, with the same gradient: {', '.join(INNERS)}")
   outer: str = _setting(f"meta-optimiser of policies: {', '.join(OUTERS)} (vpg and ppo: Adam with --meta_lr)")
   max_kl: float = _setting("TRPO's bound on the mean KL divergence, in nats")
   hvp: str = _setting(f"TRPO's products with the KL's Hessian: {', '.join(HVPS)}")
-  hvp_subsample: float = _setting("share of the tasks that they are computed on, to save time")
+  hvp_subsample: float = _setting("share of the tasks that they are computed on, to save time (a baseline has one)")
   sim_threads: int = _setting("threads or processes of the simulator; 0: as many as cores")
   render: bool = _setting("write videos of a policy before and after adaptation")
 
@@ -240,7 +242,7 @@ def training_settings(config, init_fingerprint=None, data_fingerprint=None):
     names = ("num_classes", "num_filters", "conv", "max_pool", "loss_reduction", "split")
     settings |= {name: getattr(config, name) for name in names}
   # These came later: where they are as before, a run keeps the name that it had.
-  before = {"learner": "maml", "bn_mode": "transductive", "mixed_precision": False}
+  before = {"learner": "maml", "bn_mode": "transductive", "mixed_precision": False, "inner": "log_likelihood"}
   settings |= {name: getattr(config, name) for name, value in before.items() if getattr(config, name) != value}
   if data_fingerprint is not None:
     settings["data"] = data_fingerprint
@@ -288,6 +290,7 @@ def _readable_name_of_policy(config):
   if config.method == "maml":
     parts += [f"numstep{config.num_updates}", f"updatelr{config.training_lr:g}"]
     parts += ["stopgrad"] if config.stop_grad else []
+    parts += ["ratio"] if config.inner == "ratio" else []
   parts += [f"kl{config.max_kl:g}" if config.outer == "trpo" else config.outer]
   return ".".join([*parts, f"seed{config.seed}"])
 
@@ -432,6 +435,7 @@ def _check_domain(config, require):
 def _check_policy(config, require):
   for name in ("rollouts_per_task", "horizon"):
     require(name, 1 <= getattr(config, name) < _COUNT_LIMIT, "a whole number, 1 or more")
+  require("inner", config.inner in INNERS, f"one of {', '.join(INNERS)}")
   require("outer", config.outer in OUTERS, f"one of {', '.join(OUTERS)}")
   require("hvp", config.hvp in HVPS, f"one of {', '.join(HVPS)}")
   require("max_kl", 0 < config.max_kl < _RATE_LIMIT, "a finite number above 0")
@@ -444,7 +448,7 @@ def _check_policy(config, require):
     needs = "--outer=vpg or ppo" if config.outer == "trpo" else "--outer=trpo"
     require(name, getattr(config, name) == defaults[name], f"{defaults[name]}, or {needs}, which alone uses it")
   if config.method != "maml":
-    for name in ("stop_grad", "num_updates"):
+    for name in ("stop_grad", "num_updates", "inner"):
       require(
         name, getattr(config, name) == defaults[name], f"{defaults[name]}: a baseline is trained without adapting"
       )

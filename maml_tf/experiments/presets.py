@@ -36,6 +36,7 @@ _PUBLISHED_DEFAULTS = dict(
   eval_updates=10,  # Finn et al. 2017, figure 3; appendix A.1 for miniImageNet
   rollouts_per_task=0,  # this and what follows: reinforcement learning only
   horizon=0,
+  inner="log_likelihood",
   outer="trpo",
   max_kl=0.01,
   hvp="exact",

@@ -4,6 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from maml_tf import evaluation, progress, randomness
+from maml_tf.errors import UserError
 from maml_tf.experiments import plots, rl_plots
 from maml_tf.experiments.presets import (
   PUBLISHED_RETURNS,
@@ -12,7 +13,7 @@ from maml_tf.experiments.presets import (
   RL_PRESETS,
   RL_TEST_TRANSITIONS,
 )
-from maml_tf.rl import environments, policies, rendering
+from maml_tf.rl import environments, policies, rendering, vpg
 from maml_tf.rl.meta_trpo import GradientSteps, MetaPolicySearch
 from maml_tf.rl.trpo import TRPO
 from maml_tf.training import optimizers
@@ -83,6 +84,7 @@ class ReinforcementExperiment:
       rollouts_per_task=config.rollouts_per_task,
       first_order=config.stop_grad,
       hvp_subsample=config.hvp_subsample,
+      inner_loss=vpg.INNER_LOSSES[config.inner],
       goals_differ=not meta,
       eval_rollouts=self._evaluation_rollouts(),
       eval_updates=config.eval_updates,
@@ -108,27 +110,40 @@ class ReinforcementExperiment:
     return draw
 
   def evaluate(self, weights):
-    """{"return": {"mean": [S + 1], "ci95": [S + 1], "of_each_task": [S + 1][tasks]}, "step_sizes", "goals"}."""
+    """{"return": {"mean": [S + 1], "ci95": [S + 1], "of_each_task": [S + 1][tasks]}, "step_sizes", "goals", ...}.
+
+    Raises:
+      UserError: all simulations of a goal diverged.
+    """
     goals = self.evaluation_goals()
-    returns = self.returns(weights, goals)
+    returns, diverged = self.returns(weights, goals)
+    lost = np.flatnonzero(np.isnan(returns).any(axis=0))
+    if len(lost):
+      raise UserError(
+        f"all simulations of goal {goals[lost[0]].tolist()} diverged, so that it has no return; a policy that was "
+        "trained with a smaller --max_kl or --update_lr is less wild"
+      )
     summary = {name: values.tolist() for name, values in evaluation.summarise(returns).items()}
     return {
       "return": summary | {"of_each_task": np.round(returns, 3).tolist()},
       "step_sizes": self._step_sizes(self.config.update_lr),
       "goals": np.round(goals.astype(np.float64), 6).tolist(),
       "rollouts_per_task": self._evaluation_rollouts(),
+      "diverged_simulations": diverged,
     }
 
   def returns(self, weights, goals):
-    """Mean undiscounted returns after 0..S steps on goals [T, G]: NumPy [S + 1, T]."""
+    """(mean undiscounted returns after 0..S steps on goals [T, G]: NumPy [S + 1, T], simulations that diverged)."""
     seed = randomness.fold(randomness.make_seed(self.config.seed), "evaluation")
-    parts = []
+    parts, diverged = [], 0
     with progress.bar(total=len(goals), unit="task", desc="evaluating") as bar:
       for first in range(0, len(goals), TASKS_AT_A_TIME):
         some = tf.constant(goals[first : first + TASKS_AT_A_TIME], tf.float32)
-        parts.append(self._returns(weights, some, randomness.fold(seed, first)).numpy())
+        returns, lost = self._returns(weights, some, randomness.fold(seed, first))
+        parts.append(returns.numpy())
+        diverged += int(lost)
         bar.update(len(some))
-    return np.concatenate(parts, axis=1)
+    return np.concatenate(parts, axis=1), diverged
 
   def evaluation_goals(self):
     """[tasks, G]: the published 40 test goals, then goals drawn with the run's seed; or validation goals."""
@@ -157,7 +172,7 @@ class ReinforcementExperiment:
     """2D paths before and after the first step: list of {"goal" [2], "before" and "after", lists of [n, 2]}."""
     goals = tf.constant(self.evaluation_goals()[:num_goals])
     seed = randomness.fold(randomness.make_seed(self.config.seed), "paths")
-    _, (before, after) = self._one_step(weights, goals, seed)
+    _, (before, after), _ = self._one_step(weights, goals, seed)
     paths = []
     for task, goal in enumerate(goals.numpy()):
       drawn = {"goal": goal}
@@ -209,7 +224,7 @@ class ReinforcementExperiment:
     """One rollout before and after each of the steps, side by side, in the first goal."""
     goals = self.evaluation_goals()[:1]
     seed = randomness.fold(randomness.make_seed(self.config.seed), "video")
-    steps, _ = self._one_step(weights, tf.constant(goals), seed)
+    steps, *_ = self._one_step(weights, tf.constant(goals), seed)
     captions = ("before", "after 1 step")[: self.config.eval_updates + 1]  # an oracle does not adapt
     by_caption = {name: {n: w[0] for n, w in step.items()} for name, step in zip(captions, steps, strict=False)}
     return rendering.before_and_after(

@@ -319,7 +319,8 @@ def _failures_explained():
   except (tf.errors.ResourceExhaustedError, MemoryError) as error:
     raise UserError(
       "out of memory; fewer tasks at a time (--task_chunk) and --checkpoint_inner_steps need less and give the same, "
-      "smaller tasks (--meta_batch_size, --update_batch_size, --eval_queries, --num_updates) need less as well"
+      "smaller tasks (--meta_batch_size, --update_batch_size, --eval_queries, --num_updates) need less as well; "
+      "of policies, --meta_batch_size, --rollouts_per_task and --hvp_subsample"
     ) from error
   except tf.errors.OpError as error:
     said = re.search(r"UserError: ([^\n]+)", error.message)  # by Python code inside of the graph: a simulator

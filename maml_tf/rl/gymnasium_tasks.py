@@ -6,6 +6,7 @@ import numpy as np
 
 from maml_tf.errors import UserError
 from maml_tf.rl.environments import Simulated
+from maml_tf.rl.envs.definition import LARGEST
 
 
 def from_gymnasium(make, goal_low, goal_high, horizon, goal_is_sign=False):
@@ -80,7 +81,7 @@ class OneByOne:
     for i in np.flatnonzero(~self._ended):
       observation, reward, terminated, truncated, _ = self.envs[i].step(self._action(actions[i]))
       observation = np.ravel(observation).astype(np.float64)
-      if not (np.isfinite(observation).all() and np.isfinite(reward)):
+      if not (np.abs(observation).max() <= LARGEST and np.abs(reward) <= LARGEST):  # not for NaN either
         self._diverged[i] = self._ended[i] = True
         continue
       self._observations[i], rewards[i] = observation, reward

@@ -1,6 +1,7 @@
 """MAML for reinforcement learning (Finn et al. 2017, algorithm 3): policy gradients inside, TRPO or another outside."""
 
 import dataclasses
+from collections.abc import Callable
 
 import tensorflow as tf
 
@@ -22,6 +23,7 @@ class MetaObjective:
     inner_lr: as in `maml.adapt`.
     first_order: drop the second derivatives.
     hvp_subsample: share of the tasks that the curvature is computed on.
+    inner_loss: of `vpg`, the loss of the inner steps.
   """
 
   policy: object
@@ -30,11 +32,12 @@ class MetaObjective:
   inner_lr: object
   first_order: bool = False
   hvp_subsample: float = 1.0
+  inner_loss: Callable = vpg.loss
 
   def adapted(self, weights):
     """The weights of each task after the inner steps."""
     start = maml.for_each_task(weights, self.outer_batch.advantages)
-    losses = [vpg.loss(self.policy, batch) for batch in self.inner_batches]
+    losses = [self.inner_loss(self.policy, batch) for batch in self.inner_batches]
     return maml.adapt(losses, start, self.inner_lr, len(losses), self.first_order)[-1]
 
   def distribution(self, weights):
@@ -141,6 +144,7 @@ class MetaPolicySearch:
     rollouts_per_task: rollouts of each task for each gradient.
     first_order: drop the second derivatives.
     hvp_subsample: share of the tasks that TRPO's curvature is computed on.
+    inner_loss: of `vpg`, the loss of the inner steps.
     goals_differ: every rollout has a goal of its own (to train one policy on all tasks); False: every task has.
     discount, gae_lambda, baseline: as of `advantages`.
     eval_updates: inner steps in `evaluate`.
@@ -163,6 +167,7 @@ class MetaPolicySearch:
     rollouts_per_task=20,
     first_order=False,
     hvp_subsample=1.0,
+    inner_loss=vpg.loss,
     goals_differ=False,
     discount=0.99,
     gae_lambda=1.0,
@@ -176,7 +181,7 @@ class MetaPolicySearch:
     self.policy, self.environment, self.outer = policy, environment, outer
     self.inner_lr, self.num_updates, self.first_order = inner_lr, num_updates, first_order
     self.meta_batch_size, self.rollouts_per_task = meta_batch_size, rollouts_per_task
-    self.hvp_subsample, self.goals_differ = hvp_subsample, goals_differ
+    self.hvp_subsample, self.goals_differ, self.inner_loss = hvp_subsample, goals_differ, inner_loss
     self.discount, self.gae_lambda, self.baseline = discount, gae_lambda, baseline
     self.eval_updates, self.eval_lr = eval_updates, inner_lr if eval_lr is None else eval_lr
     self.eval_rollouts = rollouts_per_task if eval_rollouts is None else eval_rollouts
@@ -219,7 +224,7 @@ class MetaPolicySearch:
     with tf.control_dependencies(tf.nest.flatten(batches)):
       rollout_seconds = tf.timestamp() - began
     objective = MetaObjective(
-      self.policy, batches[:-1], batches[-1], self.inner_lr, self.first_order, self.hvp_subsample
+      self.policy, batches[:-1], batches[-1], self.inner_lr, self.first_order, self.hvp_subsample, self.inner_loss
     )
     metrics = {f"return/step_{k}": tf.reduce_mean(b.trajectory.mean_return) for k, b in enumerate(batches)}
     last = batches[-1].trajectory
@@ -234,24 +239,30 @@ class MetaPolicySearch:
   def evaluate(self, state, seed, num_tasks):
     """{"return": [eval_updates + 1, tasks]} on goals drawn from the seed."""
     goals = self.environment.sample_goals(randomness.fold(seed, "goals"), [num_tasks])
-    return {"return": self.returns(state["weights"], goals, seed)}
+    return {"return": self.returns(state["weights"], goals, seed)[0]}
 
   @_as_it_stands
   def returns(self, weights, goals, seed):
     """Mean undiscounted return of fresh rollouts after 0..eval_updates steps, for goals [T, G]: [S + 1, T].
 
     Each row's rollouts give the gradient of the next step (cbfinn/maml_rl, maml_examples/test_maml_*.py).
+
+    Returns:
+      (returns, number of simulations that diverged). NaN stands for a task all of whose simulations did: the 0 of
+      nothing would be a better return than many.
     """
-    _, batches = self.adapt_to(weights, goals, seed, self.eval_updates)
-    return tf.stack([batch.trajectory.mean_return for batch in batches])
+    _, batches, diverged = self.adapt_to(weights, goals, seed, self.eval_updates)
+    found = [tf.where(b.trajectory.num_episodes > 0, b.trajectory.mean_return, float("nan")) for b in batches]
+    return tf.stack(found), tf.add_n(diverged)
 
   @_as_it_stands
   def adapt_to(self, weights, goals, seed, num_updates):
-    """Adapts to goals [T, G]: (weights after 0..num_updates steps, the `vpg.Batch` collected with each), two lists."""
+    """Adapts to goals [T, G]: (weights after 0..num_updates steps, the `vpg.Batch` collected with each, the number of
+    simulations that diverged in it), three lists."""
     goals = tf.repeat(goals[:, tf.newaxis], self.eval_rollouts, axis=1)
     # Twice the horizon: where episodes end early, enough of them have to end.
     num_steps = (2 if hasattr(self.environment, "restart") else 1) * self.environment.horizon
-    return self._adapt(weights, goals, seed, self.eval_lr, num_updates, num_steps)[:2]
+    return self._adapt(weights, goals, seed, self.eval_lr, num_updates, num_steps)
 
   def export_module(self, state):
     from maml_tf.rl.export import PolicyModule
@@ -277,7 +288,7 @@ class MetaPolicySearch:
 
     steps, batches = maml.adapt_with_fresh_data(
       rollouts,
-      lambda batch: vpg.loss(self.policy, batch),
+      lambda batch: self.inner_loss(self.policy, batch),
       maml.for_each_task(weights, goals),
       inner_lr,
       num_updates,

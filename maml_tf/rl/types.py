@@ -56,7 +56,12 @@ class Trajectory(NamedTuple):
   def mean_return(self):
     """Undiscounted return of an episode, mean over those of each task, [T]; 0 where none counts."""
     total = tf.reduce_sum(self.reward * self.mask, axis=[1, 2])
-    return tf.math.divide_no_nan(total, tf.reduce_sum(self.mask * self.ends, axis=[1, 2]))
+    return tf.math.divide_no_nan(total, self.num_episodes)
+
+  @property
+  def num_episodes(self):
+    """Episodes of each task that count, [T], in the dtype of the rewards."""
+    return tf.reduce_sum(self.mask * self.ends, axis=[1, 2])
 
   @property
   def ends(self):

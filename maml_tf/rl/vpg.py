@@ -32,6 +32,28 @@ def loss(policy, batch):
   return loss_fn
 
 
+def ratio_loss(policy, batch):
+  """The same at the policy that acted, and so is its gradient; the Hessian is another one: weights -> [T].
+
+  -mean of pi(a | s) / pi_old(a | s) A. The second derivative of log pi leaves out A (d log pi) (d log pi)^T, a part of
+  the expected return's curvature that the meta-gradient needs (Rothfuss et al. 2019, section 5: "low variance
+  curvature").
+  """
+  trajectory = batch.trajectory
+  old = policy.from_info(trajectory.policy_info)
+
+  def loss_fn(weights):
+    distribution = policy.distribution(weights, trajectory.observation)
+    log_ratio = distribution.log_prob(trajectory.action) - old.log_prob(trajectory.action)
+    ratio = tf.exp(log_ratio * trajectory.mask)  # what lies after the end of an episode must not overflow
+    return -mean_over_steps(ratio * batch.advantages, trajectory.mask)
+
+  return loss_fn
+
+
+INNER_LOSSES = {"log_likelihood": loss, "ratio": ratio_loss}
+
+
 def mean_over_steps(values, mask):
   """Mean over the steps of each task that count: [T, R, H] -> [T]; 0 where none does."""
   return tf.math.divide_no_nan(tf.reduce_sum(values * mask, [1, 2]), tf.reduce_sum(mask, [1, 2]))

@@ -212,7 +212,7 @@ class Trainer:
     kept = f"the checkpoint of iteration {kept[-1]} is kept" if kept else "there is no checkpoint yet"
     return (
       f"the loss or its gradient became infinite or NaN {when}; {kept}. "
-      "A smaller --update_lr or --meta_lr usually helps"
+      "A smaller --update_lr, or a smaller step of the outer loop (--meta_lr, with TRPO --max_kl) usually helps"
     )
 
 
