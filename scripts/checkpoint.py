@@ -43,7 +43,9 @@ def keep(arguments):
       raise UserError(f"{folder}: no checkpoint in it yet")
     shutil.rmtree(target, ignore_errors=True)  # an older checkpoint would stay beside the newer one
     (target / "checkpoints").mkdir(parents=True)
-    for path in (*(folder / name for name in LOGS), checkpoint):
+    # Of a policy the best is what is evaluated; a network of images is too large to be kept twice.
+    best = [checkpoint.with_name("best.npz")] if config.has_policy else []
+    for path in (*(folder / name for name in LOGS), checkpoint, *best):
       if path.exists():
         shutil.copyfile(path, target / path.relative_to(folder))
     (target / "config.json").write_text(json.dumps(settings_of(config), indent=2) + "\n", encoding="utf-8")
