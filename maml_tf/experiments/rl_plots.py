@@ -35,9 +35,11 @@ def returns_of_tasks(results_by_task):
   axes = np.ravel(figure.subplots(rows, columns, squeeze=False))
   for axis, (task, results) in zip(axes, results_by_task.items(), strict=False):
     draw_returns(axis, results, task)
-    axis.legend(fontsize=6)
   for axis in axes[len(results_by_task) :]:
     axis.set_axis_off()
+  # One legend below all panels: in each it would hide curves.
+  pairs = {label: h for axis in axes for h, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+  figure.legend(pairs.values(), pairs.keys(), loc="outside lower center", ncols=4, fontsize=8)
   return figure
 
 
