@@ -1,6 +1,5 @@
 """figures.py, collect.py, checkpoint.py and tables.py on small runs."""
 
-import importlib.util
 import json
 import pathlib
 import shutil
@@ -209,10 +208,11 @@ def test_a_kept_checkpoint_continues_to_the_same_bits(tmp_path):
   assert small_runs.rows(whole / "metrics.csv") == small_runs.rows(tmp_path / "logs" / whole.name / "metrics.csv")
 
 
-def test_the_shortest_command_line_is_the_published_one(monkeypatch):
+def test_the_shortest_command_line_is_the_published_one():
+  from checkpoint import train_command
+
   from maml_tf.experiments.config import resolve
 
-  train_command = load("checkpoint", monkeypatch).train_command
   assert (
     train_command(resolve("omniglot", data_dir="/x", logdir="/y")) == "python scripts/main.py --datasource=omniglot"
   )
@@ -224,20 +224,9 @@ def test_the_shortest_command_line_is_the_published_one(monkeypatch):
   assert train_command(resolve(baseline="oracle")) == "python scripts/main.py --datasource=sinusoid --baseline=oracle"
 
 
-def test_tables_replace_the_older_ones_in_a_document(monkeypatch):
-  updated = load("tables", monkeypatch).updated
+def test_tables_replace_the_older_ones_in_a_document():
+  from tables import updated
+
   text = "words\n\n<!-- table: two -->\n| a | b |\n|---|---|\n| 1 | 2 |\n\n<!-- table: one -->\n\nmore\n"
   new = updated(text, {"one": ["| c |", "|---|"], "two": ["| d |"], "unused": ["| e |"]})
   assert new == "words\n\n<!-- table: two -->\n| d |\n\n<!-- table: one -->\n| c |\n|---|\n\nmore\n"
-
-
-def load(name, monkeypatch):
-  """A script as a module; its flags are taken back, so that another one can be loaded."""
-  from absl import flags
-
-  monkeypatch.syspath_prepend(str(SCRIPTS))
-  monkeypatch.setattr(flags, "FLAGS", flags.FlagValues())
-  spec = importlib.util.spec_from_file_location(f"{name}_script", SCRIPTS / f"{name}.py")
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module
