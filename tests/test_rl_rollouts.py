@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from maml_tf import randomness
 from maml_tf.rl import environments, policies
 from maml_tf.rl.advantages import advantages, discounted_sums, linear_values
 from maml_tf.rl.rollouts import collect
@@ -183,11 +182,12 @@ def test_half_of_the_directions_are_forward():
     assert not goals.reshape(-1, 2).sum(axis=0).any()
 
 
-@pytest.mark.parametrize("num", [1, 3, 4])
+@pytest.mark.parametrize("num", [1, 3])
 def test_each_direction_is_as_likely_for_every_task(num):
   environment = environments.Bandit()
   environment.goal_is_sign = True
-  goals = np.array([environment.sample_goals(randomness.make_seed(seed), [num]) for seed in range(400)])
+  sample = tf.function(lambda seed: environment.sample_goals(seed, [num]))
+  goals = np.array([sample(tf.constant([seed, 7])) for seed in range(400)])
   assert np.abs(goals.mean(axis=0)).max() < 0.15  # three standard errors
 
 
