@@ -56,10 +56,8 @@ class MetaObjective:
     return -tf.reduce_mean(vpg.mean_over_steps(lower, self._mask))
 
   def log_ratio(self, distribution):
-    """log pi'(a | s) - log pi_old(a | s), [T, R, H], with the old policy as it was when it acted."""
-    trajectory = self.outer_batch.trajectory
-    difference = distribution.log_prob(trajectory.action) - self._old.log_prob(trajectory.action)
-    return difference * self._mask  # what lies after the end of an episode must not overflow
+    """As `vpg.log_ratio`, on the outer batch."""
+    return vpg.log_ratio(self.policy, self.outer_batch.trajectory, distribution)
 
   def kl(self, distribution):
     """KL(old || new), mean over all steps of all tasks."""

@@ -40,18 +40,22 @@ def ratio_loss(policy, batch):
   curvature").
   """
   trajectory = batch.trajectory
-  old = policy.from_info(trajectory.policy_info)
 
   def loss_fn(weights):
-    distribution = policy.distribution(weights, trajectory.observation)
-    log_ratio = distribution.log_prob(trajectory.action) - old.log_prob(trajectory.action)
-    ratio = tf.exp(log_ratio * trajectory.mask)  # what lies after the end of an episode must not overflow
+    ratio = tf.exp(log_ratio(policy, trajectory, policy.distribution(weights, trajectory.observation)))
     return -mean_over_steps(ratio * batch.advantages, trajectory.mask)
 
   return loss_fn
 
 
 INNER_LOSSES = {"log_likelihood": loss, "ratio": ratio_loss}
+
+
+def log_ratio(policy, trajectory, distribution):
+  """log pi'(a | s) - log pi_old(a | s), [T, R, H], with the old policy as it was when it acted."""
+  old = policy.from_info(trajectory.policy_info)
+  difference = distribution.log_prob(trajectory.action) - old.log_prob(trajectory.action)
+  return difference * trajectory.mask  # what lies after the end of an episode must not overflow
 
 
 def mean_over_steps(values, mask):
