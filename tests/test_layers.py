@@ -181,6 +181,89 @@ def test_batch_norm_uses_the_statistics_of_each_task_or_the_given_ones(inner):
   np.testing.assert_allclose(shared[0], out[0], rtol=1e-12)
 
 
+@pytest.mark.parametrize("given", [False, True])
+@pytest.mark.parametrize("shared", [False, True])
+def test_batch_norm_with_a_bias_and_pooling_is_bias_then_norm_then_pooling(given, shared):
+  x, beta, bias = normal(3, 2, 5, 4, 4), normal(3, 4), normal(3, 4)
+  statistics = (normal(3, 4), tf.abs(normal(3, 4))) if given else None
+  if shared:
+    beta, bias = beta[0], bias[0]
+  usual, expected = layers.batch_norm(layers.add_bias(x, bias), beta, statistics)
+  out, used = layers.batch_norm(x, beta, statistics, bias, layers.max_pool)
+  np.testing.assert_allclose(out, layers.max_pool(usual), rtol=1e-10, atol=1e-12)
+  for ours, theirs in zip(used, expected, strict=True):
+    np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-12)
+
+
+def plain_batch_norm(x, beta, statistics, bias, pool):
+  """The textbook's order and TensorFlow's own derivatives."""
+  x = x + tf.reshape(bias, [-1, 1, 1, 1, bias.shape[-1]])
+  if statistics is None:
+    mean = tf.reduce_mean(x, [1, 2, 3], keepdims=True)
+    variance = tf.reduce_mean((x - mean) ** 2, [1, 2, 3], keepdims=True)
+  else:
+    mean, variance = (tf.reshape(value, [-1, 1, 1, 1, x.shape[-1]]) for value in statistics)
+  out = pool((x - mean) / tf.sqrt(variance + 1e-3) + tf.reshape(beta, [-1, 1, 1, 1, beta.shape[-1]]))
+  return out, (tf.reshape(mean, [-1, x.shape[-1]]), tf.reshape(variance, [-1, x.shape[-1]]))
+
+
+def pool_natively(x):
+  return tf.stack([tf.nn.max_pool2d(images, 2, 2, "VALID") for images in tf.unstack(x)])
+
+
+@pytest.mark.parametrize("given", [False, True])
+@pytest.mark.parametrize("shared", [False, True])
+def test_batch_norm_has_the_derivatives_of_the_textbooks_formula_up_to_the_third(given, shared):
+  """With respect to everything that it takes, and through the statistics that it returns as well as the outputs."""
+  vector = (4,) if shared else (3, 4)
+  arguments = [normal(3, 2, 5, 4, 4), normal(*vector), normal(*vector)]  # x, beta, bias
+  arguments += [normal(3, 4), tf.abs(normal(3, 4)) + 0.5] if given else []
+  direction = [normal(*a.shape) for a in arguments]
+  readout = normal(3, 2, 2, 2, 4), normal(3, 4), normal(3, 4)
+
+  def first_three(function, pool):
+    def value(arguments):
+      out, (mean, variance) = function(*arguments[:2], arguments[3:] or None, arguments[2], pool)
+      terms = [out**3 * readout[0], mean**3 * readout[1], variance**2 * readout[2]]
+      return sum(tf.reduce_sum(term) for term in terms)
+
+    def slope(gradients):
+      return sum(tf.reduce_sum(g * d) for g, d in zip(gradients, direction, strict=True))
+
+    zero = tf.UnconnectedGradients.ZERO
+    with tf.GradientTape() as third:
+      third.watch(arguments)
+      with tf.GradientTape() as second:
+        second.watch(arguments)
+        with tf.GradientTape() as first:
+          first.watch(arguments)
+          result = value(arguments)
+        once = first.gradient(result, arguments, unconnected_gradients=zero)
+        along = slope(once)
+      twice = second.gradient(along, arguments, unconnected_gradients=zero)
+      along = slope(twice)
+    return once + twice + third.gradient(along, arguments, unconnected_gradients=zero)
+
+  ours = first_three(layers.batch_norm, layers.max_pool)
+  textbook = first_three(plain_batch_norm, pool_natively)
+  for a, b in zip(ours, textbook, strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-8 * float(tf.reduce_max(tf.abs(b))))
+
+
+@pytest.mark.parametrize("rows", [75 * 84 * 84, 2 * 2027, 1])
+def test_statistics_of_many_values_are_exact(rows):
+  x = tf.cast(normal(2, rows, 4) + 3.0, tf.float32)
+  _, (mean, variance) = layers.batch_norm(x, tf.zeros([4]))
+  exact = x.numpy().astype(np.float64)
+  np.testing.assert_allclose(mean, exact.mean(1), rtol=2e-6)
+  np.testing.assert_allclose(variance, exact.var(1), rtol=5e-6, atol=1e-7)
+
+
+def test_sums_go_by_blocks_where_the_number_of_rows_allows_it():
+  sizes = [layers._block_size(rows) for rows in (75 * 84 * 84, 980, 20, 4054, None, 0)]
+  assert sizes == [1008, 980, 20, None, None, None]
+
+
 def test_layer_norm_normalises_each_example():
   x, gamma, beta = normal(3, 6, 5, 5, 4), normal(4), normal(4)
   out = layers.layer_norm(x, gamma, beta)

@@ -62,12 +62,10 @@ class ConvNet(ExplicitModel):
     super().__init__(input_shape, specs, name=name)
 
   def forward(self, weights, x, normalise):
+    pool = layers.max_pool if self._max_pool else None
     for i in range(NUM_BLOCKS):
-      kernel, bias = weights[f"conv_{i}/kernel"], weights[f"conv_{i}/bias"]
-      x = layers.conv2d(x, kernel, bias, stride=1 if self._max_pool else 2)
-      x = apply_norm(self._norm, weights, i, x, normalise)
-      if self._max_pool:
-        x = layers.max_pool(x)
+      x = layers.conv2d(x, weights[f"conv_{i}/kernel"], stride=1 if self._max_pool else 2)
+      x = apply_norm(self._norm, weights, i, x, normalise, weights[f"conv_{i}/bias"], pool)
       x = tf.nn.relu(x)  # the same as before pooling, on a quarter of the values
     if self._global_pool:
       x = tf.reduce_mean(x, axis=[2, 3])

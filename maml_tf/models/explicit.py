@@ -93,7 +93,8 @@ class ExplicitModel(keras.Model):
     Args:
       weights: dict of name -> tensor, plain or with a leading T.
       x: [T, n, ...].
-      normalise: function (name, x, beta) -> x, batch normalisation that keeps the books on statistics.
+      normalise: function (name, x, beta, bias=None, pool=None) -> x, `layers.batch_norm` that keeps the books on
+        statistics.
 
     Returns:
       [T, n, ...].
@@ -112,12 +113,12 @@ class ExplicitModel(keras.Model):
       self._check_plain(weights)
     used = {}
 
-    def normalise(name, x, beta):
+    def normalise(name, x, beta, bias=None, pool=None):
       given = statistics and (statistics[f"{name}/mean"], statistics[f"{name}/variance"])
       # Half precision has too few digits for a variance.
       wide = tf.float32 if x.dtype.size < 4 else x.dtype
       out, (used[f"{name}/mean"], used[f"{name}/variance"]) = layers.batch_norm(
-        tf.cast(x, wide), tf.cast(beta, wide), given
+        tf.cast(x, wide), tf.cast(beta, wide), given, None if bias is None else tf.cast(bias, wide), pool
       )
       return tf.cast(out, x.dtype)
 

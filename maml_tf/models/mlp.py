@@ -66,10 +66,12 @@ def norm_specs(norm, index, channels):
   return specs
 
 
-def apply_norm(norm, weights, index, x, normalise):
-  if norm is None:
-    return x
-  beta = weights[f"norm_{index}/beta"]
+def apply_norm(norm, weights, index, x, normalise, bias=None, pool=None):
+  """The normalisation of one layer's x, or nothing, after its bias and before its pooling where these are given."""
+  if norm == "batch_norm":
+    return normalise(f"norm_{index}", x, weights[f"norm_{index}/beta"], bias, pool)
+  if bias is not None:
+    x = layers.add_bias(x, bias)
   if norm == "layer_norm":
-    return layers.layer_norm(x, weights[f"norm_{index}/gamma"], beta)
-  return normalise(f"norm_{index}", x, beta)
+    x = layers.layer_norm(x, weights[f"norm_{index}/gamma"], weights[f"norm_{index}/beta"])
+  return x if pool is None else pool(x)
