@@ -3,6 +3,7 @@
 import pytest
 import tensorflow as tf
 from matplotlib.figure import Figure
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from maml_tf.errors import UserError
@@ -99,6 +100,20 @@ def test_tensorboard_has_scalars_figures_and_hyperparameters(tmp_path):
   assert [(p.step, float(tf.make_ndarray(p.tensor_proto))) for p in points] == [(10, 0.5), (20, 0.25)]
   assert [p.step for p in events.Tensors("fits")] == [20]
   assert "_hparams_/session_start_info" in events.summary_metadata
+
+
+def test_tensorboard_shows_an_image_file_byte_by_byte(tmp_path):
+  path = tmp_path / "video.gif"
+  frames = [Image.new("RGB", (6, 4), colour) for colour in ("red", "blue")]
+  frames[0].save(path, save_all=True, append_images=frames[1:])
+  board = TensorBoard(tmp_path / "events")
+  board.image_file(20, "final/video", path)
+  board.close()
+  events = EventAccumulator(str(tmp_path / "events"), size_guidance={"tensors": 0}).Reload()
+  (point,) = events.Tensors("final/video")
+  assert point.step == 20
+  assert tf.make_ndarray(point.tensor_proto).tolist() == [b"6", b"4", path.read_bytes()]
+  assert events.SummaryMetadata("final/video").plugin_data.plugin_name == "images"
 
 
 def test_tensorboard_that_is_off_writes_nothing(tmp_path):

@@ -9,6 +9,7 @@ import pytest
 import rl_results
 import small_runs
 import tensorflow as tf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from maml_tf.errors import UserError
 from maml_tf.experiments import rl_plots
@@ -64,6 +65,21 @@ def test_it_trains_evaluates_and_exports(script, capfd, tmp_path, datasource):
     "entropy",
   } <= columns
   assert "diverged_simulations" in columns
+
+
+def test_tensorboard_shows_returns_and_a_video_of_what_was_learned(script, capfd, tmp_path):
+  flags = ["--datasource=point", *TINY, "--eval_updates=1", "--noexport", "--render", f"--logdir={tmp_path}"]
+  assert script.main(["main.py", *flags]) == 0
+  run = only_run(tmp_path)
+  events = EventAccumulator(str(run / "events"), size_guidance={"tensors": 0}).Reload()
+  for name in ("returns", "trajectories", "video"):
+    (point,) = events.Tensors(f"final/{name}")
+    assert point.step == 2
+    path = run / "plots" / f"{name}.{'gif' if name == 'video' else 'png'}"
+    assert tf.make_ndarray(point.tensor_proto)[2] == path.read_bytes()
+  seconds = {"train/rollout_seconds", "train/step_seconds"}
+  assert seconds | {"train/return/step_0", "train/return/step_1", "train/kl"} <= set(events.Tags()["tensors"])
+  assert (run / "plots" / "video.mp4").stat().st_size > 1000
 
 
 @pytest.mark.parametrize("flags", [

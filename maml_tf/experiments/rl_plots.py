@@ -23,7 +23,7 @@ def returns_against_steps(results_by_method, datasource):
   figure = Figure(figsize=(6.4, 4.4), layout="constrained")
   axis = figure.subplots()
   draw_returns(axis, results_by_method, datasource)
-  axis.legend(fontsize=8)
+  figure.legend(loc="outside lower center", ncols=3, fontsize=8)  # inside it would hide a curve
   return figure
 
 

@@ -21,6 +21,7 @@ from maml_tf.experiments.presets import IMAGE_DATASOURCES, RL_DATASOURCES
 from maml_tf.experiments.reinforcement import ReinforcementExperiment
 from maml_tf.experiments.sinusoid import SinusoidExperiment
 from maml_tf.training.checkpoints import CheckpointFolder, read, writing
+from maml_tf.training.logging import TensorBoard
 from maml_tf.training.run_directory import RunDirectory, name_of
 from maml_tf.training.trainer import Trainer
 
@@ -127,9 +128,20 @@ def _run(config, experiment, command, say, began):
         export.save(learner, state, directory.saved_model)
     with writing(directory.plots):
       plots = experiment.plots(state["weights"], results, directory.plots)
+    _show_in_tensorboard(config, directory, training["iteration"], plots)
   for line in ["", *experiment.table(results), "", *_written(config, directory, path, training, plots)]:
     say(line)
   return {**content, "directory": str(directory.path)}
+
+
+def _show_in_tensorboard(config, directory, iteration, plots):
+  """The run's last pictures, and a video of what it learned."""
+  shown = [path for path in map(pathlib.Path, plots) if path.suffix in (".png", ".gif")]
+  if config.log and shown:
+    board = TensorBoard(directory.events)
+    for path in shown:
+      board.image_file(iteration, f"final/{path.stem}", path)
+    board.close()
 
 
 def _results_path(config, directory):

@@ -89,6 +89,19 @@ class TensorBoard:
       with writing(self._folder), self._writer.as_default(step=iteration):
         tf.summary.image(name, image)
 
+  def image_file(self, iteration, name, path):
+    """Writes a PNG or GIF file as it is; browsers play the latter."""
+    if self.enabled:
+      from PIL import Image
+      from tensorboard.plugins.image import metadata
+
+      with Image.open(path) as image:
+        size = [str(pixels).encode() for pixels in image.size]
+      record = tf.constant([*size, path.read_bytes()])
+      described = metadata.create_summary_metadata(display_name=name, description="")
+      with writing(self._folder), self._writer.as_default():
+        tf.summary.write(name, record, step=iteration, metadata=described)
+
   def hyperparameters(self, values):
     """The HParams page: plain values only."""
     if self.enabled:
