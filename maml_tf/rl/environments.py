@@ -71,7 +71,7 @@ def _balanced_signs(unit, seed):
 
   The middle one of an odd number falls to either side alike, so that each sign by itself is as likely as the other.
   With independent signs one direction has a few tasks more than the other, whose gradients then drown what the two
-  have in common: on HalfCheetah the meta-gradients of two meta-batches had a cosine of 0.05, and so they have 0.55.
+  have in common (docs/fidelity.md).
   """
   columns = tf.reshape(unit, [-1, unit.shape[-1]])
   ranks = tf.cast(tf.argsort(tf.argsort(columns, axis=0), axis=0), unit.dtype)
