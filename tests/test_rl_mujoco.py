@@ -467,7 +467,7 @@ def test_a_missing_opengl_is_named(monkeypatch):
     env.render()
 
 
-@pytest.mark.parametrize("name", ["cheetah_vel", "ant_vel"])
+@pytest.mark.parametrize("name", ["cheetah_vel", "cheetah_dir", "ant_vel", "ant_dir"])
 def test_images_show_the_robot_wherever_it_is(name):
   try:
     Drawer(envs.DEFINITIONS[name]).close()
