@@ -150,7 +150,7 @@ def map_fn_step(setting, weights, episodes):
       with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(changed)
         support_loss = loss(adapted | changed, support_x, support_y)
-      gradients = tape.gradient(support_loss, changed, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+      gradients = tape.gradient(support_loss, changed)
       adapted = adapted | {name: changed[name] - setting.inner_lr * gradients[name] for name in changed}
     return loss(adapted, query_x, query_y)
 

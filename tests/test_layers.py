@@ -250,6 +250,27 @@ def test_batch_norm_has_the_derivatives_of_the_textbooks_formula_up_to_the_third
     np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-8 * float(tf.reduce_max(tf.abs(b))))
 
 
+def test_second_derivatives_of_odd_sizes_and_of_a_bias_without_effect_exist_under_xla_too():
+  x, direction = tf.cast(normal(2, 3, 5, 5, 4), tf.float32), tf.cast(normal(2, 3, 5, 5, 4), tf.float32)
+  beta, bias = tf.zeros([4]), tf.ones([2, 4])
+
+  def derivatives():
+    with tf.GradientTape() as outer:
+      outer.watch(x)
+      with tf.GradientTape() as inner:
+        inner.watch([x, bias])
+        out, _ = layers.batch_norm(x, beta, None, bias, layers.max_pool)
+        value = tf.reduce_sum(out**3)
+      to_x, to_bias = inner.gradient(value, [x, bias])
+      slope = tf.reduce_sum(to_x * direction)
+    return to_x, to_bias, outer.gradient(slope, x)
+
+  plain, compiled = derivatives(), tf.function(derivatives, jit_compile=True)()
+  np.testing.assert_array_equal(plain[1], np.zeros([2, 4]))
+  for a, b in zip(plain, compiled, strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize("rows", [75 * 84 * 84, 2 * 2027, 1])
 def test_statistics_of_many_values_are_exact(rows):
   x = tf.cast(normal(2, rows, 4) + 3.0, tf.float32)

@@ -80,6 +80,9 @@ def test_tensorboard_shows_returns_and_a_video_of_what_was_learned(script, capfd
   seconds = {"train/rollout_seconds", "train/step_seconds"}
   assert seconds | {"train/return/step_0", "train/return/step_1", "train/kl"} <= set(events.Tags()["tensors"])
   assert (run / "plots" / "video.mp4").stat().st_size > 1000
+  before = sorted(path.name for path in (run / "events").iterdir())
+  assert script.main(["main.py", *flags[:-2], f"--logdir={tmp_path}", "--train=False"]) == 0
+  assert sorted(path.name for path in (run / "events").iterdir()) == before  # an evaluation adds nothing
 
 
 @pytest.mark.parametrize("flags", [

@@ -106,6 +106,7 @@ def _run(config, experiment, command, say, began):
     initial = _prepare(config, initial, directory, say)
     learner = experiment.learner(initial)
     state, training = (_train if config.train else _load)(config, experiment, learner, directory, say)
+    learned = training["iteration"] > training.get("resumed_from", training["iteration"])
     training = _training_record(directory, training, command)
     if config.train and _chooses_best(config, experiment):
       state, training["evaluated_iteration"] = _load_best(learner, config, directory, say)
@@ -128,20 +129,21 @@ def _run(config, experiment, command, say, began):
         export.save(learner, state, directory.saved_model)
     with writing(directory.plots):
       plots = experiment.plots(state["weights"], results, directory.plots)
-    _show_in_tensorboard(config, directory, training["iteration"], plots)
+    if config.log and (learned or config.render):
+      _show_in_tensorboard("final" if learned else "evaluation", directory, training, plots)
   for line in ["", *experiment.table(results), "", *_written(config, directory, path, training, plots)]:
     say(line)
   return {**content, "directory": str(directory.path)}
 
 
-def _show_in_tensorboard(config, directory, iteration, plots):
-  """The run's last pictures, and a video of what it learned."""
-  shown = [path for path in map(pathlib.Path, plots) if path.suffix in (".png", ".gif")]
-  if config.log and shown:
-    board = TensorBoard(directory.events)
-    for path in shown:
-      board.image_file(iteration, f"final/{path.stem}", path)
-    board.close()
+def _show_in_tensorboard(group, directory, training, plots):
+  """The plots that a training ended with, or those of an evaluation, by the names of their files."""
+  board = TensorBoard(directory.events)
+  for path in map(pathlib.Path, plots):
+    if path.suffix in (".png", ".gif"):
+      iteration = training.get("evaluated_iteration", training["iteration"])
+      board.image_file(iteration, f"{group}/{path.stem}", path)
+  board.close()
 
 
 def _results_path(config, directory):

@@ -1,5 +1,7 @@
 """Layers as functions with a task axis: inputs are [T, n, ...], each weight is plain (shared) or has a leading T."""
 
+import functools
+
 import numpy as np
 import tensorflow as tf
 
@@ -154,15 +156,49 @@ def max_pool(x):
   """
   num_tasks, num_examples, height, width, channels = _shape(x)
   if height % 2 or width % 2:
-    # Not `x[:, :, ...]`, whose derivative is many times slower than the padding that this one has.
-    x = tf.slice(x, [0] * 5, [num_tasks, num_examples, height // 2 * 2, width // 2 * 2, channels])
+    x = _crop(x, height % 2, width % 2)
   height, width = height // 2, width // 2
   x = _larger(*tf.unstack(tf.reshape(x, [-1, 2, 2 * width * channels]), axis=1))
   x = _larger(*tf.unstack(tf.reshape(x, [-1, 2, channels]), axis=1))
   return tf.reshape(x, [num_tasks, num_examples, height, width, channels])
 
 
-@tf.custom_gradient
+def _derivative_by_hand(function):
+  """`tf.custom_gradient` where the sizes of an example, and the number of examples, are known when tracing.
+
+  Where they are not, as in an exported model, TensorFlow's own derivative: the same, slower, but a file keeps every
+  custom gradient as functions, which would make it half as large again.
+  """
+  by_hand = tf.custom_gradient(function)
+
+  @functools.wraps(function)
+  def run(*arguments):
+    if arguments[0].shape[1:].is_fully_defined():
+      return by_hand(*arguments)
+    return function(*arguments)[0]
+
+  return run
+
+
+def _crop(x, rows, columns):
+  """Without the last rows and columns of [T, n, H, W, C]. Its derivative pads, and that of padding crops.
+
+  (That of `x[:, :, ...]` is many times slower than padding, and under XLA that of `tf.slice` has none of its own.)
+  """
+  num_tasks, num_examples, height, width, channels = _shape(x)
+
+  @_derivative_by_hand
+  def crop(x):
+    return tf.slice(x, [0] * 5, [num_tasks, num_examples, height - rows, width - columns, channels]), pad
+
+  @_derivative_by_hand
+  def pad(x):
+    return tf.pad(x, [[0, 0], [0, 0], [0, rows], [0, columns], [0, 0]]), crop
+
+  return crop(x)
+
+
+@_derivative_by_hand
 def _larger(a, b):
   """`tf.maximum`, with a derivative that takes half the time: TensorFlow selects twice, from values and zeros."""
   difference = a - b
@@ -206,7 +242,8 @@ def batch_norm(x, beta, statistics=None, bias=None, pool=None, epsilon=1e-3):
     beta: [C] or [T, C].
     statistics: None, or (mean, variance), each [C] or [T, C], to be used instead of the batch's own.
     bias: None, or what is to be added to x first, [C] or [T, C]. The batch's own mean takes it away again.
-    pool: None, or a function of [T, n, ..., C] to be applied to the result, such as `max_pool`.
+    pool: None, or a function of [T, n, ..., C] to be applied to the result, `max_pool` or another that does not mind
+      whether scale and shift come before or after it.
     epsilon: added to the variance.
 
   Returns:
@@ -219,6 +256,8 @@ def batch_norm(x, beta, statistics=None, bias=None, pool=None, epsilon=1e-3):
     mean, centred = _mean(flat), _centre(flat)
     variance = _mean_square(centred)
     statistics = (mean[:, 0] if bias is None else mean[:, 0] + bias, variance[:, 0])
+    if bias is not None:
+      beta = _unaffected_by(bias, beta)
   else:
     mean, variance = (_over_examples(value, 3) for value in statistics)
     centred = _add(flat, -mean if bias is None else _over_examples(bias, 3) - mean)
@@ -234,20 +273,26 @@ def _flat(x):
   return tf.reshape(x, [_shape(x)[0], -1, x.shape[-1]])
 
 
-# The arithmetic of batch normalisation on x [T, N, C] and vectors v [T, 1, C], each function with derivatives made of
-# the others, so that those of any order are as cheap. A vector that tasks share, [1, 1, C] or [C], takes their summed
+@tf.custom_gradient
+def _unaffected_by(bias, value):
+  """The value. The gradient of the bias is zero rather than none, for tapes of one's own."""
+  return tf.identity(value), lambda upstream: (tf.zeros_like(bias), upstream)
+
+
+# The arithmetic of batch normalisation on x [T, N, C] and vectors v [T, 1, C], with derivatives made of one another, so
+# that those of any order are as cheap. A vector that tasks share, [1, 1, C] or [C], takes their summed
 # gradient.
 
 MAX_BLOCK = 1024
 MIN_BLOCK = 32
 
 
-@tf.custom_gradient
+@_derivative_by_hand
 def _sum(x):
   """Sum over N -> [T, 1, C].
 
-  By matrix products with ones, a block of rows each, and the sum of those: on half a million rows four times as fast
-  as `tf.reduce_sum`, and thirty times as exact, for the few roundings.
+  On a CPU by matrix products with ones, a block of rows each, and the sum of those: on half a million rows four times
+  as fast as `tf.reduce_sum`, and thirty times as exact, for the few roundings. (A GPU would round x to TF32 for them.)
   """
   num_tasks, num_rows, channels = _shape(x)
   block = _block_size(x.shape[1])
@@ -260,8 +305,8 @@ def _sum(x):
 
 
 def _block_size(num_rows):
-  """The largest divisor up to `MAX_BLOCK`; None where that is small, or the number of rows not known when tracing."""
-  if not num_rows:
+  """The largest divisor up to `MAX_BLOCK`; None where it is small or the number is not known, or with a GPU."""
+  if not num_rows or tf.config.list_physical_devices("GPU"):
     return None
   block = next(size for size in range(min(num_rows, MAX_BLOCK), 0, -1) if num_rows % size == 0)
   return block if block >= min(num_rows, MIN_BLOCK) else None
@@ -272,31 +317,31 @@ def _mean(x):
   return _sum(x) / tf.cast(_shape(x)[1], x.dtype)
 
 
-@tf.custom_gradient
+@_derivative_by_hand
 def _centre(x):
   """x less its mean over N: a projection, hence its own adjoint."""
   return x - _mean(x), _centre
 
 
-@tf.custom_gradient
+@_derivative_by_hand
 def _mean_square(x):
   """Mean of the squares over N -> [T, 1, C]."""
   return _mean(tf.square(x)), lambda upstream: _scale(x, upstream * (2 / tf.cast(_shape(x)[1], x.dtype)))
 
 
-@tf.custom_gradient
+@_derivative_by_hand
 def _scale(x, v):
   """x v."""
   return x * v, lambda upstream: (_scale(upstream, v), _like(_inner(upstream, x), v))
 
 
-@tf.custom_gradient
+@_derivative_by_hand
 def _inner(x, y):
   """Sum over N of x y -> [T, 1, C]."""
   return _sum(x * y), lambda upstream: (_scale(y, upstream), _scale(x, upstream))
 
 
-@tf.custom_gradient
+@_derivative_by_hand
 def _add(x, v):
   """x + v."""
   return x + v, lambda upstream: (upstream, _like(_sum(upstream), v))

@@ -90,7 +90,7 @@ class TensorBoard:
         tf.summary.image(name, image)
 
   def image_file(self, iteration, name, path):
-    """Writes a PNG or GIF file as it is; browsers play the latter."""
+    """Writes a PNG or GIF file, a `pathlib.Path`, as it is; browsers play the latter."""
     if self.enabled:
       from PIL import Image
       from tensorboard.plugins.image import metadata
