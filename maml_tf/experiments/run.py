@@ -106,7 +106,7 @@ def _run(config, experiment, command, say, began):
     initial = _prepare(config, initial, directory, say)
     learner = experiment.learner(initial)
     state, training = (_train if config.train else _load)(config, experiment, learner, directory, say)
-    learned = training["iteration"] > training.get("resumed_from", training["iteration"])
+    learned = _iterations_done(training) > 0
     training = _training_record(directory, training, command)
     if config.train and _chooses_best(config, experiment):
       state, training["evaluated_iteration"] = _load_best(learner, config, directory, say)
@@ -139,9 +139,9 @@ def _run(config, experiment, command, say, began):
 def _show_in_tensorboard(group, directory, training, plots):
   """The plots that a training ended with, or those of an evaluation, by the names of their files."""
   board = TensorBoard(directory.events)
+  iteration = training.get("evaluated_iteration", training["iteration"])
   for path in map(pathlib.Path, plots):
     if path.suffix in (".png", ".gif"):
-      iteration = training.get("evaluated_iteration", training["iteration"])
       board.image_file(iteration, f"{group}/{path.stem}", path)
   board.close()
 
@@ -151,13 +151,18 @@ def _results_path(config, directory):
   return directory.results if config.train or not directory.results.exists() else directory.evaluation
 
 
+def _iterations_done(training):
+  """Meta-iterations of this command; 0 for an evaluation, which resumes nothing."""
+  return training["iteration"] - training.get("resumed_from", training["iteration"])
+
+
 def _training_record(directory, training, command):
   """How long the training took over all commands that went on with it; kept in training.json for later evaluations."""
   try:
     before = json.loads(directory.training.read_text(encoding="utf-8"))
   except (OSError, ValueError):  # none yet, or one that can only be begun anew
     before = {}
-  done = training["iteration"] - training.get("resumed_from", training["iteration"])
+  done = _iterations_done(training)
   if done == 0:
     kept = ("iteration", "init_from", "evaluated_iteration")
     return before | {name: training[name] for name in kept if name in training}

@@ -85,22 +85,23 @@ class TensorBoard:
     if self.enabled:
       buffer = io.BytesIO()
       figure.savefig(buffer, format="png", dpi=80)
-      image = tf.io.decode_png(buffer.getvalue(), channels=4)[tf.newaxis]
-      with writing(self._folder), self._writer.as_default(step=iteration):
-        tf.summary.image(name, image)
+      self._image(iteration, name, buffer.getvalue())
 
   def image_file(self, iteration, name, path):
     """Writes a PNG or GIF file, a `pathlib.Path`, as it is; browsers play the latter."""
     if self.enabled:
-      from PIL import Image
-      from tensorboard.plugins.image import metadata
+      self._image(iteration, name, path.read_bytes())
 
-      with Image.open(path) as image:
-        size = [str(pixels).encode() for pixels in image.size]
-      record = tf.constant([*size, path.read_bytes()])
-      described = metadata.create_summary_metadata(display_name=name, description="")
-      with writing(self._folder), self._writer.as_default():
-        tf.summary.write(name, record, step=iteration, metadata=described)
+  def _image(self, iteration, name, encoded):
+    """As `tf.summary.image`, of bytes that are a PNG or GIF already."""
+    from PIL import Image
+    from tensorboard.plugins.image import metadata
+
+    with Image.open(io.BytesIO(encoded)) as image:
+      size = [str(pixels).encode() for pixels in image.size]
+    described = metadata.create_summary_metadata(display_name=None, description=None)
+    with writing(self._folder), self._writer.as_default():
+      tf.summary.write(name, tf.constant([*size, encoded]), step=iteration, metadata=described)
 
   def hyperparameters(self, values):
     """The HParams page: plain values only."""
