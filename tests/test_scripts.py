@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 
+import collect
 import numpy as np
 import pytest
 import small_runs
@@ -230,3 +231,10 @@ def test_tables_replace_the_older_ones_in_a_document():
   text = "words\n\n<!-- table: two -->\n| a | b |\n|---|---|\n| 1 | 2 |\n\n<!-- table: one -->\n\nmore\n"
   new = updated(text, {"one": ["| c |", "|---|"], "two": ["| d |"], "unused": ["| e |"]})
   assert new == "words\n\n<!-- table: two -->\n| d |\n\n<!-- table: one -->\n| c |\n|---|\n\nmore\n"
+
+
+def test_collected_commands_name_no_folder_of_the_machine_they_ran_on():
+  command = "python scripts/main.py --logdir=/a/b --noconv '--data_dir=/a b' --train=False"
+  content = {"command": command, "commands": [command], "text": "see --logdir=/a", "seed": 0}
+  short = "python scripts/main.py --noconv --train=False"
+  assert collect.without_paths(content) == {"command": short, "commands": [short], "text": "see --logdir=/a", "seed": 0}
