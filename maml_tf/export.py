@@ -22,14 +22,19 @@ class AdaptationModule(tf.Module):
     weights: dict of name -> tensor: the meta-learned initialisation.
     specs: `TaskBatch` of `tf.TensorSpec` of one task (`TaskDistribution.specs`); the number of examples is left free.
     metadata: JSON-able dict that travels with the artefact.
+    stored_dtype: of the weights in the file, tf.float16 for half the size; what it computes with and gives out has the
+      dtype of `weights`. None: the same.
   """
 
-  def __init__(self, algorithm, weights, specs, metadata=None):
+  def __init__(self, algorithm, weights, specs, metadata=None, stored_dtype=None):
     super().__init__(name="adaptation")
     # Not attributes: `tf.Module` would try to save them. The functions below close over them.
     model = algorithm.model
     dtype = next(iter(weights.values())).dtype
-    self._weights = {name: tf.Variable(value, name=name.replace("/", "_")) for name, value in weights.items()}
+    self._weights = {
+      name: tf.Variable(tf.cast(value, stored_dtype or dtype), name=name.replace("/", "_"))
+      for name, value in weights.items()
+    }
     self._fixed = list(getattr(model, "fixed_variables", []))
     names = {"weights": list(weights), "model_weights": list(model.weight_shapes)}
     text = json.dumps({"format_version": FORMAT_VERSION, **names, **(metadata or {})})
@@ -44,7 +49,7 @@ class AdaptationModule(tf.Module):
 
     @tf.function
     def initialization():
-      return {name: tf.identity(variable) for name, variable in self._weights.items()}
+      return {name: tf.cast(tf.identity(variable), dtype) for name, variable in self._weights.items()}
 
     @tf.function
     def adapt_traced_once(support_x, support_y, num_updates):

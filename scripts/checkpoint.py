@@ -28,7 +28,7 @@ PATHS = ("logdir", "data_dir")  # of the machine that it ran on
 # What does not shape training.
 ASIDE = (
   *PATHS, "resume", "train", "test_iter", "test_set", "train_update_batch_size", "train_update_lr", "log",
-  "export", "eval_tasks", "eval_queries", "sim_threads", "render",
+  "export", "export_half", "eval_tasks", "eval_queries", "sim_threads", "render",
 )  # fmt: skip
 
 

@@ -121,12 +121,12 @@ PRETRAINED = {
   "omniglot_5way": (
     "MAML on Omniglot, 5-way 1-shot, 1 step of 0.4",
     "omniglot_5way_1shot.json",
-    "python scripts/main.py --datasource=omniglot --jit_compile=True",
+    "python scripts/main.py --datasource=omniglot",
   ),
   "omniglot_fc_5way": (
-    "the same without convolutions",
+    "the same without convolutions, weights kept as float16",
     "omniglot_fc_5way_1shot.json",
-    "python scripts/main.py --datasource=omniglot --conv=False --jit_compile=True",
+    "python scripts/main.py --datasource=omniglot --conv=False --jit_compile=True --export_half=True",
   ),
   "omniglot_20way_sum": (
     "MAML on Omniglot, 20-way 1-shot, 5 steps of 0.1, loss summed over classes",

@@ -198,6 +198,7 @@ def test_random_trains_nothing():
     {"logdir": "elsewhere"},
     {"log": False},
     {"export": False},
+    {"export_half": True},
     {"resume": False},
     {"test_set": False},
     {"train": False, "test_iter": 1000},

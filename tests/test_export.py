@@ -154,6 +154,24 @@ def test_learned_step_sizes_travel(tmp_path):
   assert "inner_lr/dense_0/kernel" not in weights
 
 
+def test_weights_stored_as_float16_take_half_the_space_and_compute_in_float32(trained, tmp_path):
+  learner, state, path = trained
+  halved = make_learner()
+  halved.stored_dtype = tf.float16
+  export.save(halved, state, tmp_path / "m")
+  size, half = ((p / "variables" / "variables.data-00000-of-00001").stat().st_size for p in (path, tmp_path / "m"))
+  assert half < 0.6 * size
+  loaded, _ = export.load_initialization(tmp_path / "m", learner.algorithm.model.weight_shapes)
+  for name, value in state["weights"].items():
+    np.testing.assert_array_equal(loaded[name], value.numpy().astype(np.float16).astype(np.float32))
+  batch = tasks.Sinusoid(10, 10).sample(randomness.make_seed(0), 1)
+  support = batch.support_x, batch.support_y
+  module = tf.saved_model.load(str(tmp_path / "m"))
+  got = module.adapt(*(s[0] for s in support), 3)
+  expected = learner.algorithm.adapt_final(loaded, *support, 3)
+  np.testing.assert_allclose(got["dense_1/kernel"], expected["dense_1/kernel"][0], rtol=1e-5, atol=1e-7)
+
+
 def test_saving_again_replaces_and_leaves_nothing_else(trained, tmp_path):
   learner, state, _ = trained
   path = tmp_path / "saved_model"

@@ -25,7 +25,7 @@ RL_SETTINGS = (
 NOT_RL_SETTINGS = (
   "num_classes", "update_batch_size", "norm", "num_filters", "conv", "max_pool", "train_update_batch_size",
   "init_stddev", "split", "loss_reduction", "learner", "bn_mode", "checkpoint_inner_steps", "mixed_precision",
-  "eval_queries", "jit_compile",
+  "eval_queries", "jit_compile", "export_half",
 )  # fmt: skip
 BN_MODES = ("transductive", "support", "running")
 _COUNT_LIMIT = 2**31  # iterations and sizes are int32 tensors
@@ -92,6 +92,7 @@ class Config:
   mixed_precision: bool = _setting("compute in bfloat16, where the hardware has it; weights stay in float32")
   init_from: str | None = _setting("SavedModel to start training from, or to evaluate")
   export: bool = _setting("write the SavedModel of the result into the run directory")
+  export_half: bool = _setting("keep its weights as float16, in half the space; it computes in float32 all the same")
   eval_tasks: int = _setting("tasks in the evaluation")
   eval_updates: int = _setting("most inner steps in the evaluation")
   eval_queries: int = _setting(

@@ -65,6 +65,7 @@ class ImageExperiment:
       initial_weights=initial_weights,
       metadata={"config": config.to_dict()},
       task_chunk=config.task_chunk or None,
+      stored_dtype=tf.float16 if config.export_half else None,
     )
 
   def algorithm(self, inner_lr):

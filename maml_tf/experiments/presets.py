@@ -32,6 +32,7 @@ _PUBLISHED_DEFAULTS = dict(
   mixed_precision=False,
   init_from=None,
   export=True,
+  export_half=False,
   eval_tasks=600,  # cbfinn/maml, main.py, NUM_TEST_POINTS
   eval_updates=10,  # Finn et al. 2017, figure 3; appendix A.1 for miniImageNet
   rollouts_per_task=0,  # this and what follows: reinforcement learning only

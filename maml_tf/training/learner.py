@@ -47,6 +47,7 @@ class SupervisedLearner:
     metadata: dict that travels in the exported artefact.
     task_chunk: tasks that are computed at a time, for memory, in training and in evaluation; None: all of them. It
       divides `meta_batch_size`.
+    stored_dtype: of the weights in the exported artefact; None: their own.
   """
 
   def __init__(
@@ -60,6 +61,7 @@ class SupervisedLearner:
     initial_weights=None,
     metadata=None,
     task_chunk=None,
+    stored_dtype=None,
   ):
     self.algorithm = algorithm
     self.train_tasks = train_tasks
@@ -69,6 +71,7 @@ class SupervisedLearner:
     self.eval_updates = eval_updates
     self.metadata = metadata or {}
     self.task_chunk = task_chunk
+    self.stored_dtype = stored_dtype
     self._initial_weights = initial_weights
 
   @property
@@ -103,4 +106,6 @@ class SupervisedLearner:
     )
 
   def export_module(self, state):
-    return export.AdaptationModule(self.algorithm, state["weights"], self.eval_tasks.specs(), self.metadata)
+    return export.AdaptationModule(
+      self.algorithm, state["weights"], self.eval_tasks.specs(), self.metadata, self.stored_dtype
+    )
