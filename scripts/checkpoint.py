@@ -16,7 +16,7 @@ from absl import flags
 from common import import_tensorflow, main_of
 
 from maml_tf.errors import UserError
-from maml_tf.experiments.config import resolve
+from maml_tf.experiments.config import PATHS, resolve
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("output", "results/checkpoints", "folder to write to")
@@ -24,7 +24,6 @@ flags.DEFINE_string("output", "results/checkpoints", "folder to write to")
 LOGS = ("metrics.csv", "validation.csv", "training.json")
 # Presets depend on these, so they come first when a command line is put together.
 DECISIVE = ("baseline", "num_classes", "update_batch_size")
-PATHS = ("logdir", "data_dir")  # of the machine that it ran on
 # What does not shape training.
 ASIDE = (
   *PATHS, "resume", "train", "test_iter", "test_set", "train_update_batch_size", "train_update_lr", "log",
@@ -48,7 +47,7 @@ def keep(arguments):
     for path in (*(folder / name for name in LOGS), checkpoint, *best):
       if path.exists():
         shutil.copyfile(path, target / path.relative_to(folder))
-    (target / "config.json").write_text(json.dumps(settings_of(config), indent=2) + "\n", encoding="utf-8")
+    (target / "config.json").write_text(json.dumps(config.portable(), indent=2) + "\n", encoding="utf-8")
     size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
     print(f"wrote {target}: iteration {iteration_of(checkpoint)}, {size / 1e6:.1f} MB; to continue it:")
     print(continue_command(target, config))
@@ -83,11 +82,6 @@ def name_of(folder, config):
   from maml_tf.experiments import run
 
   return run.run_directory(config).path.name
-
-
-def settings_of(config):
-  """A config as a dict, without the paths of the machine that it ran on."""
-  return {name: value for name, value in config.to_dict().items() if name not in PATHS}
 
 
 def train_command(config):

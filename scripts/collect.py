@@ -18,11 +18,11 @@ import sys
 import image_results
 import rl_results
 from absl import flags
-from checkpoint import PATHS
 from common import import_tensorflow, main_of
 from image_results import average, read_json
 
 from maml_tf.errors import UserError
+from maml_tf.experiments.config import PATHS
 from maml_tf.experiments.presets import IMAGE_DATASOURCES, PUBLISHED_SINUSOID, RL_DATASOURCES
 
 FLAGS = flags.FLAGS

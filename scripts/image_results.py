@@ -5,7 +5,7 @@ import json
 import math
 import pathlib
 
-from checkpoint import config_of, continue_command, iteration_of, name_of, newest_checkpoint, settings_of, train_command
+from checkpoint import config_of, continue_command, iteration_of, name_of, newest_checkpoint, train_command
 
 from maml_tf.errors import UserError
 from maml_tf.experiments.config import resolve
@@ -100,7 +100,7 @@ def read_run(folder, shots):
     "of_iterations": config.iterations if checkpoint else 0,
     **(_training(folder, config, iterations) if checkpoint else {"init_from": config.init_from}),
     "evaluations": [{n: e[n] for n in OF_EACH_EVALUATION} | {"settings": _settings(e)} for e in evaluations],
-    "config": settings_of(config),
+    "config": config.portable(),
   }
 
 

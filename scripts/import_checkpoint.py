@@ -50,7 +50,9 @@ def convert(arguments):
         "--datasource names the data set"
       )
   weights = {name: weights[name] for name in model.weight_shapes}
-  export.save(Imported(config, model, {"config": config.to_dict(), **origin(checkpoint)}), {"weights": weights}, output)
+  export.save(
+    Imported(config, model, {"config": config.portable(), **origin(checkpoint)}), {"weights": weights}, output
+  )
   licence = checkpoint.with_name("LICENSE")
   if licence.is_file():  # its terms are that it goes where the weights go
     shutil.copyfile(licence, output / licence.name)

@@ -3,7 +3,7 @@
 import math
 import pathlib
 
-from checkpoint import config_of, iteration_of, newest_checkpoint, settings_of, train_command
+from checkpoint import config_of, iteration_of, newest_checkpoint, train_command
 from image_results import evaluations_in, of_one_training, rows_until, shared, thinned, training
 
 from maml_tf.errors import UserError
@@ -66,7 +66,7 @@ def read_run(folder):
     "evaluated_iteration": evaluation["training"].get("evaluated_iteration", iterations),
     "evaluation": {name: evaluation[name] for name in OF_AN_EVALUATION},
     **_training(folder, config, iterations),
-    "config": settings_of(config),
+    "config": config.portable(),
   }
 
 

@@ -27,6 +27,7 @@ NOT_RL_SETTINGS = (
   "init_stddev", "split", "loss_reduction", "learner", "bn_mode", "checkpoint_inner_steps", "mixed_precision",
   "eval_queries", "jit_compile", "export_half",
 )  # fmt: skip
+PATHS = ("logdir", "data_dir")  # of the machine that a run is on
 BN_MODES = ("transductive", "support", "running")
 _COUNT_LIMIT = 2**31  # iterations and sizes are int32 tensors
 _RATE_LIMIT = 3.4e38  # and rates float32
@@ -156,6 +157,10 @@ class Config:
 
   def to_dict(self):
     return dataclasses.asdict(self)
+
+  def portable(self):
+    """All settings but the folders of this machine, as a dict: what goes with weights that leave it."""
+    return {name: value for name, value in self.to_dict().items() if name not in PATHS}
 
 
 def resolve(datasource=None, **given):

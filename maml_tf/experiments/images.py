@@ -63,7 +63,7 @@ class ImageExperiment:
       optimizer=optimizers.Adam(config.meta_lr, clip_value=None if self.omniglot else CLIP),
       eval_updates=config.eval_updates,
       initial_weights=initial_weights,
-      metadata={"config": config.to_dict()},
+      metadata={"config": config.portable()},
       task_chunk=config.task_chunk or None,
       stored_dtype=tf.float16 if config.export_half else None,
     )

@@ -90,7 +90,7 @@ class ReinforcementExperiment:
       eval_updates=config.eval_updates,
       eval_lr=self._step_sizes(first),
       initial_weights=initial_weights,
-      metadata={"config": config.to_dict()},
+      metadata={"config": config.portable()},
     )
 
   def schedule(self):

@@ -45,7 +45,7 @@ class SinusoidExperiment:
       optimizer=optimizers.Adam(config.meta_lr),
       eval_updates=config.eval_updates,
       initial_weights=initial_weights,
-      metadata={"config": config.to_dict()},
+      metadata={"config": config.portable()},
       task_chunk=config.task_chunk or None,
       stored_dtype=tf.float16 if config.export_half else None,
     )
