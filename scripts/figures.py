@@ -101,21 +101,31 @@ def images():
 
 
 def learning_curve(files):
-  """A panel: validation accuracy after the step at which the paper reads the test accuracy; None without a file."""
+  """A panel: validation accuracy after the step at which the paper reads the test accuracy, and that in meta-training.
+
+  None without a file.
+  """
   paths = {label: pathlib.Path(FLAGS.results) / f"{name}.json" for name, label in files.items()}
   contents = {label: json.loads(path.read_text(encoding="utf-8")) for label, path in paths.items() if path.exists()}
   if not contents:
     return None
   curves = {}
   for label, content in contents.items():
-    curve = content["runs"][0]["learning_curve"]["validation"]
+    found = content["runs"][0]["learning_curve"]
     reached = f"{label}, {content['iterations']:,} of {content['of_iterations']:,}"
-    curves[reached] = curve["iteration"], curve[f"accuracy/step_{content['published']['step']}"]
+    names = {"validation": f"accuracy/step_{content['published']['step']}", "training": "query_accuracy/"}
+    curves[reached] = {part: points(found[part], name) for part, name in names.items()}
   return {
     "curves": curves,
     "published": content["published"]["accuracy"],
-    "iterations": max(curve[0][-1] for curve in curves.values()),
+    "iterations": max(iterations[-1] for curve in curves.values() for iterations, _ in curve.values() if iterations),
   }
+
+
+def points(curve, name):
+  """(iterations, values) of the metric whose name begins so; both empty where there is none yet."""
+  values = next((values for metric, values in curve.items() if metric.startswith(name)), [])
+  return curve["iteration"][: len(values)], values
 
 
 def rl():

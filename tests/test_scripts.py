@@ -179,6 +179,9 @@ def test_image_runs_of_several_seeds_are_averaged(tmp_path):
 
 def test_learning_curves_are_drawn_from_the_results_files(tmp_path):
   collect_images(tmp_path / "omniglot_5way_1shot.json", image_run(tmp_path))
+  young = image_run(tmp_path, seed=1)
+  (young / "validation.csv").unlink()  # an hour of training may come before the first validation
+  collect_images(tmp_path / "omniglot_20way_1shot_sum.json", young)
   done = script("figures.py", "images", f"--results={tmp_path}", f"--output={tmp_path / 'figures'}")
   assert done.returncode == 0, done.stderr
   assert (tmp_path / "figures" / "image_learning_curves.png").read_bytes().startswith(b"\x89PNG")

@@ -38,25 +38,30 @@ def accuracy_against_steps(results, title, chance, published=None):
 
 
 def learning_curves(panels):
-  """Validation accuracy against meta-iterations, a panel for each task of the paper.
+  """Accuracy on validation tasks, and thin that in meta-training, against meta-iterations; a panel for each task.
 
   Args:
-    panels: dict of title -> {"curves": label -> (iterations, accuracies), "published": accuracy or None,
-      "iterations": of a whole training}.
+    panels: dict of title -> {"curves": label -> {"validation": (iterations, accuracies), "training": likewise},
+      "published": accuracy or None, "iterations": that the longest curve goes to}.
   """
   figure = Figure(figsize=(4.2 * len(panels), 3.6), layout="constrained")
   for axis, (title, panel) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
-    for label, (iterations, accuracies) in panel["curves"].items():
-      axis.plot(iterations, 100 * np.array(accuracies), label=label)
+    for color, (label, curves) in enumerate(panel["curves"].items()):
+      for part, width, marker in (("training", 0.7, None), ("validation", 2, ".")):
+        iterations, accuracies = curves[part]
+        style = {"linewidth": width, "marker": marker, "markersize": 4, "color": f"C{color}"}
+        named = label if part == "training" else None  # a short run has no validation yet
+        axis.plot(iterations, 100 * np.array(accuracies), label=named, **style)
     if panel["published"] is not None:
       published = 100 * panel["published"]
       axis.axhline(published, color="black", linestyle="--", linewidth=1, label=f"published, test: {published:.1f}")
     axis.set_title(title, fontsize=10)
-    axis.set_xlim(0, panel["iterations"])
+    axis.set_xlim(0, 1.02 * panel["iterations"])
     axis.set_xlabel("meta-iterations")
+    axis.locator_params(axis="x", nbins=5)
     axis.grid(alpha=0.25)
-    axis.legend(fontsize=8, loc="lower right")
-  figure.axes[0].set_ylabel("accuracy on validation tasks in %")
+    axis.legend(fontsize=8)
+  figure.axes[0].set_ylabel("accuracy in %\nthick: validation, thin: meta-training")
   return figure
 
 
