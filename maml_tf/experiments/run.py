@@ -272,7 +272,7 @@ def _train(config, experiment, learner, directory, say):
     directory,
     config.seed,
     experiment.schedule(),
-    config=config.to_dict(),
+    config=config.portable(),
     jit_compile=config.jit_compile,
     tensorboard=config.log,
     on_validation=experiment.on_validation() if config.log else None,
