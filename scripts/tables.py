@@ -121,7 +121,7 @@ PRETRAINED = {
   "omniglot_5way": (
     "MAML on Omniglot, 5-way 1-shot, 1 step of 0.4",
     "omniglot_5way_1shot.json",
-    "python scripts/main.py --datasource=omniglot",
+    "python scripts/main.py --datasource=omniglot --metatrain_iterations=43000",
   ),
   "omniglot_fc_5way": (
     "the same without convolutions, weights kept as float16",
