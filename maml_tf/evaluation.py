@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from maml_tf import maml, progress, randomness
+from maml_tf import maml, progress, randomness, tracing
 
 # Tasks are drawn in blocks of this size, each from a seed of its own, whatever the number of tasks or the memory: so
 # the first 600 of 6,000 test tasks are the 600 test tasks.
@@ -34,7 +34,7 @@ def evaluate_with_progress(evaluate_batch, tasks, seed, num_tasks, task_chunk=No
   Returns:
     Dict of name -> NumPy array [S + 1, num_tasks].
   """
-  block = tf.function(_block_function(evaluate_batch, tasks, seed, task_chunk))
+  block = tracing.function(_block_function(evaluate_batch, tasks, seed, task_chunk))
   parts = []
   with progress.bar(total=num_tasks, unit="task", desc=label) as bar:
     for first in range(0, num_tasks, BLOCK):
@@ -70,7 +70,7 @@ def _in_chunks(evaluate_batch, task_chunk):
 
 def _one_after_another(function, indices):
   """A function, index -> dict of name -> [S + 1, n], of all indices in a loop: dict of name -> [S + 1, indices * n]."""
-  traced = tf.function(function).get_concrete_function(tf.TensorSpec([], tf.int32))
+  traced = tracing.function(function).get_concrete_function(tf.TensorSpec([], tf.int32))
   signature = tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape, t.dtype), traced.structured_outputs)
   parts = tf.map_fn(traced, indices, fn_output_signature=signature, parallel_iterations=1)
 

@@ -9,6 +9,7 @@ import tempfile
 
 import tensorflow as tf
 
+from maml_tf import tracing
 from maml_tf.errors import UserError
 
 FORMAT_VERSION = 1
@@ -47,29 +48,29 @@ class AdaptationModule(tf.Module):
     step_specs = [tf.TensorSpec([], tf.int32), tf.TensorSpec([], tf.int64)]
     plain = {n: tf.TensorSpec(w.shape, w.dtype) for n, w in weights.items() if n in model.weight_shapes}
 
-    @tf.function
+    @tracing.function
     def initialization():
       return {name: tf.cast(tf.identity(variable), dtype) for name, variable in self._weights.items()}
 
-    @tf.function
+    @tracing.function
     def adapt_traced_once(support_x, support_y, num_updates):
       support = support_x[tf.newaxis], support_y[tf.newaxis]
       adapted = algorithm.adapt_final(initialization(), *support, num_updates)
       return {name: weight[0] for name, weight in adapted.items()}
 
-    @tf.function
+    @tracing.function
     def adapt(support_x, support_y, num_updates):
       return adapt_traced_once(support_x, tf.cast(support_y, y_specs[0].dtype), tf.cast(num_updates, tf.int32))
 
-    @tf.function
+    @tracing.function
     def predict(weights, x):
       return algorithm.predict(weights, x)
 
-    @tf.function
+    @tracing.function
     def adapt_and_predict(support_x, support_y, query_x, num_updates):
       return predict(adapt(support_x, support_y, num_updates), query_x)
 
-    @tf.function
+    @tracing.function
     def metadata_json():
       return tf.constant(text)
 
@@ -89,7 +90,7 @@ class AdaptationModule(tf.Module):
     named = [tf.TensorSpec(s.shape, s.dtype, name=n) for n, s in
              (("support_x", x), ("support_y", y_specs[0]), ("query_x", x), ("num_updates", step_specs[0]))]  # fmt: skip
 
-    @tf.function(input_signature=named)
+    @tracing.function(input_signature=named)
     def signature(support_x, support_y, query_x, num_updates):
       return {"outputs": adapt_and_predict(support_x, support_y, query_x, num_updates)}
 

@@ -10,7 +10,7 @@ import numbers
 
 import tensorflow as tf
 
-from maml_tf import losses
+from maml_tf import losses, tracing
 
 STEP_SIZE_PREFIX = "inner_lr/"
 STATISTICS_PREFIX = "statistics/"
@@ -334,6 +334,7 @@ class MAML:
       extra |= self._initial_statistics(weights)
     return weights | extra
 
+  @tracing.as_it_stands
   def adapt(self, weights, support_x, support_y, num_updates=None):
     """Adapts to every task, on all examples: a batch with masks goes through `meta_loss` and `evaluate`.
 
@@ -355,6 +356,7 @@ class MAML:
     steps = adapt(loss_fn, start, rates, num_updates, self.first_order)
     return [self._give_task_axis(self._with_statistics(step, support_x), support_x) for step in steps]
 
+  @tracing.as_it_stands
   def adapt_final(self, weights, support_x, support_y, num_updates):
     """As `adapt`, only the last weights; num_updates may be a tensor."""
     _check_updates(num_updates)
@@ -363,6 +365,7 @@ class MAML:
     adapted = adapt_final(self._support_loss(support_x, support_y), start, rates, num_updates)
     return self._give_task_axis(self._with_statistics(adapted, support_x), support_x)
 
+  @tracing.as_it_stands
   def predict(self, weights, x):
     """The model's outputs, normalised by the statistics among the weights where `adapt` put some there.
 
@@ -376,6 +379,7 @@ class MAML:
     given = {n.removeprefix(STATISTICS_PREFIX): w for n, w in weights.items() if n.startswith(STATISTICS_PREFIX)}
     return self._outputs(weights, x, given or None)[0]
 
+  @tracing.as_it_stands
   def meta_loss(self, weights, batch):
     """The meta-objective: the query loss after adaptation, mean over tasks (eq. 4; algorithm 2, line 10).
 
@@ -391,12 +395,14 @@ class MAML:
     adapted, support_losses = self._adapt_for_training(weights, batch)
     return self._loss_and_metrics(adapted, support_losses, batch)
 
+  @tracing.as_it_stands
   def meta_gradients(self, weights, batch):
     """(scalar meta-loss, its gradient: dict like `weights`), second order unless `first_order`."""
     weights = {name: tf.convert_to_tensor(value) for name, value in weights.items()}
     loss, gradients, _ = meta_gradients(self.meta_loss, weights, batch)
     return loss, gradients
 
+  @tracing.as_it_stands
   def evaluate(self, weights, batch, num_updates=10):
     """Query loss, and accuracy where the loss is the cross-entropy, after 0..num_updates steps.
 
@@ -531,6 +537,7 @@ class MAML:
     return tf.reduce_sum(tf.cast(support_mask, outputs.dtype), axis=1) / classes
 
 
+@tracing.as_it_stands
 def meta_gradients(meta_loss, weights, batch, task_chunk=None):
   """(loss, gradients like `weights`, metrics) of any `meta_loss(weights, batch) -> (loss, metrics)`.
 
@@ -551,7 +558,7 @@ def meta_gradients(meta_loss, weights, batch, task_chunk=None):
   def of_chunk(index):
     return _meta_gradients(meta_loss, weights, tasks_of(batch, index * task_chunk, task_chunk))
 
-  of_chunk = tf.function(of_chunk).get_concrete_function(tf.TensorSpec([], tf.int32))
+  of_chunk = tracing.function(of_chunk).get_concrete_function(tf.TensorSpec([], tf.int32))
   zeros = tf.nest.map_structure(lambda t: tf.zeros(t.shape, t.dtype), of_chunk.structured_outputs)
 
   def body(index, means):

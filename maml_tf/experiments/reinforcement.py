@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from maml_tf import evaluation, progress, randomness
+from maml_tf import evaluation, progress, randomness, tracing
 from maml_tf.errors import UserError
 from maml_tf.experiments import plots, rl_plots
 from maml_tf.experiments.presets import (
@@ -47,8 +47,8 @@ class ReinforcementExperiment:
     self.model = policies.make_policy(self.environment)
     learner = self.learner()
     # Made once, since each is traced once: plots are drawn at every validation.
-    self._returns = tf.function(learner.returns, autograph=False)
-    self._one_step = tf.function(lambda *arguments: learner.adapt_to(*arguments, num_updates=1), autograph=False)
+    self._returns = tracing.function(learner.returns)
+    self._one_step = tracing.function(lambda *arguments: learner.adapt_to(*arguments, num_updates=1))
 
   def load_data(self):
     """No data: rollouts are made as they are needed. But simulator, OpenGL and ffmpeg have to be there."""

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from maml_tf import evaluation, models, randomness, tasks
+from maml_tf import evaluation, models, randomness, tasks, tracing
 from maml_tf.baselines import Pretraining, best_step_size
 from maml_tf.experiments import plots, sinusoid_plots
 from maml_tf.experiments.algorithms import make_algorithm
@@ -162,7 +162,7 @@ class SinusoidExperiment:
     """(step size, split) -> losses [S + 1, tasks]."""
     config = self.config
 
-    @tf.function
+    @tracing.function
     def evaluate(rate, seed):
       algorithm = self.algorithm(rate)
       return evaluation.evaluate_blocks(

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from maml_tf import tracing
 from maml_tf.models import explicit, layers
 
 NORMALISATION = tuple(
@@ -208,7 +209,7 @@ class _TaskMap:
 def _can_vectorise(function, elements):
   """Whether `tf.vectorized_map` converts every operation of `function`; traced in a graph that is thrown away."""
   specs = tf.nest.map_structure(lambda e: tf.TensorSpec(e.shape, e.dtype), elements)
-  probe = tf.function(lambda e: tf.vectorized_map(function, e, fallback_to_while_loop=False))
+  probe = tracing.function(lambda e: tf.vectorized_map(function, e, fallback_to_while_loop=False))
   level = tf.get_logger().level
   tf.get_logger().setLevel(logging.CRITICAL + 1)  # a failure is an answer here, not an error
   try:
@@ -223,7 +224,7 @@ def _can_vectorise(function, elements):
 def _output_signature(function, elements):
   """What `function` returns for one element, as nested `tf.TensorSpec`."""
   one = tf.nest.map_structure(lambda e: tf.TensorSpec(e.shape[1:], e.dtype), elements)
-  outputs = tf.function(function).get_concrete_function(one).structured_outputs
+  outputs = tracing.function(function).get_concrete_function(one).structured_outputs
   return tf.nest.map_structure(lambda o: tf.TensorSpec(o.shape, o.dtype), outputs)
 
 

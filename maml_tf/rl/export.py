@@ -5,6 +5,7 @@ import numbers
 
 import tensorflow as tf
 
+from maml_tf import tracing
 from maml_tf.export import FORMAT_VERSION
 from maml_tf.maml import inner_update
 from maml_tf.rl import vpg
@@ -48,19 +49,19 @@ class PolicyModule(tf.Module):
     text = json.dumps({"format_version": FORMAT_VERSION, **names, **config, **(metadata or {})})
     first_rate = rates[0]
 
-    @tf.function
+    @tracing.function
     def initialization():
       return {name: tf.identity(variable) for name, variable in self._weights.items()}
 
-    @tf.function
+    @tracing.function
     def act(weights, observation, seed):
       return _distribution(policy, weights, observation).sample(seed)[0]
 
-    @tf.function
+    @tracing.function
     def act_deterministic(weights, observation):
       return _distribution(policy, weights, observation).mode()[0]
 
-    @tf.function
+    @tracing.function
     def adapt(weights, observation, action, reward, mask, inner_lr=first_rate):
       trajectory = _as_trajectory(observation, action, reward, mask)
       batch = vpg.Batch(trajectory, advantages(trajectory, discount, gae_lambda, baseline))
@@ -68,7 +69,7 @@ class PolicyModule(tf.Module):
       adapted = inner_update(vpg.loss(policy, batch), start, inner_lr, first_order=True)
       return {name: weight[0] for name, weight in adapted.items()}
 
-    @tf.function
+    @tracing.function
     def metadata_json():
       return tf.constant(text)
 
@@ -104,14 +105,14 @@ class _Specs:
 def _signatures(module, specs):
   """Functions of named tensors, as servers need them; `saved_model_cli show --all` lists these."""
 
-  @tf.function(input_signature=_named(observation=specs.observation, seed=specs.seed))
+  @tracing.function(input_signature=_named(observation=specs.observation, seed=specs.seed))
   def act(observation, seed):
     return {"action": module.act(module.initialization(), observation, seed)}
 
   data = _named(observation=specs.rollouts, action=specs.actions[0], reward=specs.steps, mask=specs.steps)
   query = _named(inner_lr=specs.rate, new_observation=specs.observation, seed=specs.seed)
 
-  @tf.function(input_signature=[*data, *query])
+  @tracing.function(input_signature=[*data, *query])
   def adapt_and_act(observation, action, reward, mask, inner_lr, new_observation, seed):
     weights = module.adapt(module.initialization(), observation, action, reward, mask, inner_lr)
     return {"action": module.act(weights, new_observation, seed)}

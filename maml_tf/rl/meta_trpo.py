@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from maml_tf import maml, randomness
+from maml_tf import maml, randomness, tracing
 from maml_tf.rl import trpo, vpg
 from maml_tf.rl.advantages import advantages
 from maml_tf.rl.rollouts import collect
@@ -125,10 +125,6 @@ class GradientSteps:
     return objective.clipped_surrogate(distribution, self.clip)
 
 
-# AutoGraph has nothing to convert here, and takes three times as long to find that out as the tracing itself.
-_as_it_stands = tf.autograph.experimental.do_not_convert
-
-
 class MetaPolicySearch:
   """Meta-learning of policies as a `Learner`; with no inner step it is plain policy search, over all tasks at once.
 
@@ -205,7 +201,7 @@ class MetaPolicySearch:
       weights = self.initial_weights(seed)
     return {"weights": weights, "optimizer": self.outer.initial_state(weights)}
 
-  @_as_it_stands
+  @tracing.as_it_stands
   def train_step(self, state, seed):
     objective, collected = self.objective(state["weights"], seed)
     weights, optimizer, metrics = self.outer.update(objective, state["weights"], state["optimizer"])
@@ -233,13 +229,13 @@ class MetaPolicySearch:
       "rollout_seconds": rollout_seconds,  # with the inner steps; the rest of `step_seconds` is the outer update
     }
 
-  @_as_it_stands
+  @tracing.as_it_stands
   def evaluate(self, state, seed, num_tasks):
     """{"return": [eval_updates + 1, tasks]} on goals drawn from the seed."""
     goals = self.environment.sample_goals(randomness.fold(seed, "goals"), [num_tasks])
     return {"return": self.returns(state["weights"], goals, seed)[0]}
 
-  @_as_it_stands
+  @tracing.as_it_stands
   def returns(self, weights, goals, seed):
     """Mean undiscounted return of fresh rollouts after 0..eval_updates steps, for goals [T, G]: [S + 1, T].
 
@@ -253,7 +249,7 @@ class MetaPolicySearch:
     found = [tf.where(b.trajectory.num_episodes > 0, b.trajectory.mean_return, float("nan")) for b in batches]
     return tf.stack(found), tf.add_n(diverged)
 
-  @_as_it_stands
+  @tracing.as_it_stands
   def adapt_to(self, weights, goals, seed, num_updates):
     """Adapts to goals [T, G]: (weights after 0..num_updates steps, the `vpg.Batch` collected with each, the number of
     simulations that diverged in it), three lists."""

@@ -8,6 +8,7 @@ import tempfile
 import numpy as np
 import tensorflow as tf
 
+from maml_tf import tracing
 from maml_tf.errors import UserError
 
 INSTALL = 'pip install "maml_tf[render]"'
@@ -161,7 +162,7 @@ def _roll_out(env, policy, weights, goal, horizon, seed):
 def _mode_of(policy, weights, goal):
   """Function observation [O] -> the most likely action, an array [A] or an integer."""
 
-  @tf.function
+  @tracing.function
   def mode(observation):
     return policy.distribution(weights, observation[tf.newaxis, tf.newaxis]).mode()[0, 0]
 

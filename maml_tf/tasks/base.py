@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from maml_tf import tracing
+
 
 class TaskBatch(NamedTuple):
   """A batch of tasks; every field is [T, n, ...], the masks [T, n] (true where an example counts; None: all do).
@@ -43,7 +45,7 @@ class TaskDistribution:
 
   def specs(self):
     """`TaskBatch` of `tf.TensorSpec` without the task axis: shapes [n, ...] and dtypes of one task."""
-    traced = tf.function(lambda seed: self.sample(seed, 1)).get_concrete_function(tf.TensorSpec([2], tf.int32))
+    traced = tracing.function(lambda seed: self.sample(seed, 1)).get_concrete_function(tf.TensorSpec([2], tf.int32))
     return TaskBatch(*(t if t is None else tf.TensorSpec(t.shape[1:], t.dtype) for t in traced.structured_outputs))
 
 

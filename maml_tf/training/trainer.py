@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from maml_tf import evaluation, progress, randomness
+from maml_tf import evaluation, progress, randomness, tracing
 from maml_tf.errors import UserError
 from maml_tf.training.checkpoints import CheckpointFolder
 from maml_tf.training.logging import CsvLog, TensorBoard
@@ -63,8 +63,8 @@ class Trainer:
     self.checkpoints = CheckpointFolder(directory.checkpoints, warn=say)
     self.num_traces = 0
     self._tensorboard_enabled = tensorboard
-    self._run_steps = tf.function(self._steps, jit_compile=jit_compile)
-    self._evaluate = tf.function(learner.evaluate)
+    self._run_steps = tracing.function(self._steps, jit_compile=jit_compile)
+    self._evaluate = tracing.function(learner.evaluate)
 
   def train(self):
     """Trains up to `schedule.iterations` and returns (state, info).
@@ -146,7 +146,7 @@ class Trainer:
     """`count` meta-iterations after `first`: (state, mean metrics, number that were finite)."""
     self.num_traces += 1
     seed = randomness.fold(randomness.make_seed(self.seed), "train")
-    step = tf.function(self.learner.train_step).get_concrete_function(_specs(state), tf.TensorSpec([2], tf.int32))
+    step = tracing.function(self.learner.train_step).get_concrete_function(_specs(state), tf.TensorSpec([2], tf.int32))
     means = {name: tf.zeros(t.shape) for name, t in step.structured_outputs[1].items()}
 
     def body(done, finite, state, means):
