@@ -24,6 +24,23 @@ def pytest_configure():
     os.sched_setaffinity(0, cores[worker::workers] or cores)
 
 
+# A file goes to one process as a whole: a long one that began last would leave the other process idle.
+LONG_FILES = (
+  "test_images",
+  "test_keras_model",
+  "test_main",
+  "test_maml",
+  "test_readme",
+  "test_rl_experiment",
+  "test_scripts",
+  "test_trainer",
+)
+
+
+def pytest_collection_modifyitems(items):
+  items.sort(key=lambda item: item.path.stem not in LONG_FILES)
+
+
 @pytest.fixture(scope="session")
 def script():
   """scripts/main.py as a module."""
