@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from maml_tf import tracing
 from maml_tf.maml import MAML
 
 
@@ -26,6 +27,7 @@ class Reptile(MAML):
   def __init__(self, model, loss="mse", inner_lr=0.01, **settings):
     super().__init__(model, loss, dict.fromkeys(model.weight_shapes, inner_lr), first_order=True, **settings)
 
+  @tracing.as_it_stands
   def meta_loss(self, weights, batch):
     """(the query loss after adapting, whose gradient is Reptile's; metrics): as `MAML.meta_loss`."""
     adapted, support_losses = self._adapt_for_training(weights, _all_as_support(batch))

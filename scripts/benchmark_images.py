@@ -108,7 +108,7 @@ def maml_tf_step(setting, weights, episodes, jit_compile=False, recompute=False,
   """A function () -> (loss, gradients): the package's own meta-gradient."""
   import tensorflow as tf
 
-  from maml_tf import MAML, tasks
+  from maml_tf import MAML, tasks, tracing
   from maml_tf.maml import meta_gradients
 
   maml = MAML(
@@ -122,7 +122,7 @@ def maml_tf_step(setting, weights, episodes, jit_compile=False, recompute=False,
   weights = {name: tf.constant(value) for name, value in weights.items()}
   batch = tasks.TaskBatch(*map(tf.constant, episodes))
 
-  @tf.function(jit_compile=jit_compile)
+  @tracing.function(jit_compile=jit_compile)
   def step(weights, batch):
     return meta_gradients(maml.meta_loss, weights, batch, task_chunk)[:2]
 
@@ -133,7 +133,7 @@ def map_fn_step(setting, weights, episodes):
   """The same as the published code organises it: one task's graph, mapped over the tasks."""
   import tensorflow as tf
 
-  from maml_tf import losses
+  from maml_tf import losses, tracing
 
   model = _model(setting)
   weights = {name: tf.constant(value) for name, value in weights.items()}
@@ -154,7 +154,7 @@ def map_fn_step(setting, weights, episodes):
       adapted = adapted | {name: changed[name] - setting.inner_lr * gradients[name] for name in changed}
     return loss(adapted, query_x, query_y)
 
-  @tf.function
+  @tracing.function
   def meta_gradients():
     with tf.GradientTape(watch_accessed_variables=False) as tape:
       tape.watch(weights)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from maml_tf import MAML, models, randomness, tasks
+from maml_tf import MAML, models, randomness, tasks, tracing
 from maml_tf.baselines import Pretraining, best_step_size
 from maml_tf.training.learner import Learner, SupervisedLearner
 
@@ -42,7 +42,7 @@ def test_learner_trains(algorithm):
   learner = SupervisedLearner(algorithm(models.MLP(hidden=(16,)), inner_lr=0.01), tasks.Sinusoid(10, 10))
   assert isinstance(learner, Learner)
   state = learner.initial_state(0)
-  step = tf.function(learner.train_step)
+  step = tracing.function(learner.train_step)
   losses = []
   for i in range(300):
     state, metrics = step(state, randomness.fold(SEED, i))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from maml_tf import MAML, export, models, randomness, tasks
+from maml_tf import MAML, export, models, randomness, tasks, tracing
 from maml_tf.errors import UserError
 from maml_tf.maml import LearnedStepSizes
 from maml_tf.training.learner import SupervisedLearner
@@ -26,7 +26,7 @@ def trained(tmp_path_factory):
   """(learner, state after some training, path of its SavedModel)."""
   learner = make_learner()
   state = learner.initial_state(0)
-  step = tf.function(learner.train_step)
+  step = tracing.function(learner.train_step)
   for i in range(60):
     state, _ = step(state, randomness.fold(randomness.make_seed(0), i))
   path = tmp_path_factory.mktemp("run") / "saved_model"

@@ -5,8 +5,10 @@ import pytest
 import tensorflow as tf
 from finite_differences import relative_error
 
-from maml_tf import MAML, models, tasks
+from maml_tf import MAML, losses, models, tasks
+from maml_tf.baselines import Pretraining
 from maml_tf.maml import LearnedStepSizes, adapt, adapt_final, inner_update
+from maml_tf.relatives import Reptile
 
 RNG = np.random.default_rng
 
@@ -253,6 +255,23 @@ def test_same_loss_and_gradients_in_a_graph_and_compiled(case, jit_compile):
   np.testing.assert_allclose(graph_loss, eager_loss, rtol=1e-4)
   for name, gradient in eager.items():
     np.testing.assert_allclose(graph[name], gradient, rtol=2e-3, atol=1e-4)
+
+
+def test_a_users_graph_rewrites_only_what_asks_for_it():
+  """A loss that branches on a tensor: refused as it stands, whoever traces it, and fine with a decorator of its own."""
+  model, batch = mlp(), regression_batch(dtype=np.float32)
+  weights = model.initial_weights(0)
+
+  def loss(labels, outputs):
+    return losses.mse(labels, outputs) if tf.reduce_all(outputs < 1e6) else 0.0 * losses.mse(labels, outputs)
+
+  for method in (MAML, Pretraining, Reptile):
+    with pytest.raises(TypeError, match=r"@tf\.function"):
+      tf.function(method(model, loss).meta_loss)(weights, batch)
+  expected = MAML(model, "mse").meta_gradients(weights, batch)[1]
+  got = tf.function(MAML(model, tf.function(loss)).meta_gradients)(weights, batch)[1]
+  for name in weights:
+    np.testing.assert_allclose(got[name], expected[name], rtol=1e-4, atol=1e-7)
 
 
 def test_sizes_may_be_unknown_when_tracing():

@@ -74,6 +74,7 @@ def measure(steps, checkpoint=False, chunk=None):
   y = tf.tile(tf.range(5)[tf.newaxis], [8, 5])
   step = tf.function(lambda w: meta_gradients(maml.meta_loss, w, tasks.TaskBatch(x, y, x, y), chunk)[1])
   weights = model.initial_weights(0)
+  tf.linalg.matmul(x[0, 0, 0], x[0, 0, 0], transpose_a=True)  # starts TensorFlow's threads
   before = peak()
   step(weights)
   print((peak() - before) / 1024, flush=True)
@@ -90,7 +91,9 @@ for arguments in eval(sys.argv[1]):
 def _peak_megabytes(*arguments):
   """The peak memory of a meta-gradient for each (steps, checkpoint, chunk)."""
   quiet = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
-  done = subprocess.run([sys.executable, "-c", MEASURE, repr(arguments)], capture_output=True, text=True, env=quiet)
+  done = subprocess.run(
+    [sys.executable, "-c", MEASURE, repr(arguments)], capture_output=True, text=True, env=quiet, timeout=300
+  )
   assert done.returncode == 0, done.stderr
   return [float(line) for line in done.stdout.split()]
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from maml_tf import tracing
 from maml_tf.errors import UserError
 from maml_tf.rl import environments, policies, trpo
 from maml_tf.rl.envs.point import PointNavEnv
@@ -38,7 +39,7 @@ class Buttons(gymnasium.Env):
 def rollouts(environment, tasks=2, rollouts=3):
   policy = policies.make_policy(environment, hidden=(8,))
   goals = tf.repeat(environment.sample_goals(SEED, [tasks])[:, tf.newaxis], rollouts, axis=1)
-  return goals, *tf.function(collect)(policy, policy.initial_weights(0), environment, goals, SEED)
+  return goals, *tracing.function(collect)(policy, policy.initial_weights(0), environment, goals, SEED)
 
 
 def test_2d_navigation_one_by_one_is_the_one_in_the_graph():
@@ -90,7 +91,7 @@ def test_it_trains():
   learner = MetaPolicySearch(
     policy, environment, trpo.TRPO(), inner_lr=0.1, meta_batch_size=10, rollouts_per_task=10, eval_updates=1
   )
-  state, step = learner.initial_state(0), tf.function(learner.train_step)
+  state, step = learner.initial_state(0), tracing.function(learner.train_step)
   before = learner.evaluate(state, SEED, 20)["return"]
   for iteration in range(10):
     state, metrics = step(state, tf.constant([0, iteration]))
@@ -137,7 +138,7 @@ def test_growth_before_a_divergence_does_not_poison_the_update():
     policies.make_policy(environment, hidden=(8,)), environment, trpo.TRPO(), inner_lr=0.5, meta_batch_size=2,
     rollouts_per_task=6,
   )  # fmt: skip
-  _, metrics = tf.function(learner.train_step)(learner.initial_state(0), SEED)
+  _, metrics = tracing.function(learner.train_step)(learner.initial_state(0), SEED)
   assert metrics["diverged_simulations"] == 2  # before and after the step
   assert all(np.isfinite(value) for value in metrics.values())
   assert metrics["accepted_step"] > 0 and metrics["return/step_0"] > -20

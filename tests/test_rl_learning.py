@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from maml_tf import maml
+from maml_tf import maml, tracing
 from maml_tf.rl import environments, meta_trpo, policies, trpo, vpg
 from maml_tf.rl.types import FIRST, LAST, MID, Trajectory
 from maml_tf.training import optimizers
@@ -273,7 +273,7 @@ def test_a_bandit_is_learned_in_seconds(outer):
     policies.CategoricalMLP(1, 3, hidden=(16,)), environment, outer, inner_lr=0.5, num_updates=2,
     meta_batch_size=20, rollouts_per_task=20, eval_updates=2,
   )  # fmt: skip
-  state, step = learner.initial_state(0), tf.function(learner.train_step)
+  state, step = learner.initial_state(0), tracing.function(learner.train_step)
   before = learner.evaluate(state, tf.constant([7, 7]), 200)["return"]
   for iteration in range(20):
     state, _ = step(state, tf.constant([0, iteration]))

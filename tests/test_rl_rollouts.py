@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from maml_tf import tracing
 from maml_tf.rl import environments, policies
 from maml_tf.rl.advantages import advantages, discounted_sums, linear_values
 from maml_tf.rl.rollouts import collect
@@ -25,7 +26,7 @@ def rollouts():
   environment = OneEpisode(horizon=60)
   policy = policies.make_policy(environment)
   goals = tf.tile(tf.constant([[[0.0, 0.0]], [[0.3, -0.2]]]), [1, 200, 1])
-  trajectory, diverged = tf.function(collect)(policy, policy.initial_weights(0), environment, goals, SEED)
+  trajectory, diverged = tracing.function(collect)(policy, policy.initial_weights(0), environment, goals, SEED)
   assert diverged == 0
   return environment, goals, trajectory
 
@@ -66,7 +67,7 @@ def test_another_episode_begins_where_one_ends_until_a_task_has_enough_steps():
   policy = policies.make_policy(environment)
   goals = tf.tile(tf.constant([[[0.0, 0.0]], [[0.9, 0.9]]]), [1, 300, 1])
   weights = policy.initial_weights(0) | {"log_std": tf.constant([-1.5, -1.5])}
-  trajectory, _ = tf.function(collect)(policy, weights, environment, goals, SEED, num_steps=40)
+  trajectory, _ = tracing.function(collect)(policy, weights, environment, goals, SEED, num_steps=40)
   moved = np.clip(trajectory.action, -1, 1) * 0.1
   episodes = {0: [], 1: []}  # of each task: (end, rollout, begin)
   for task, rollout in np.ndindex(2, 300):
@@ -186,7 +187,7 @@ def test_half_of_the_directions_are_forward():
 def test_each_direction_is_as_likely_for_every_task(num):
   environment = environments.Bandit()
   environment.goal_is_sign = True
-  sample = tf.function(lambda seed: environment.sample_goals(seed, [num]))
+  sample = tracing.function(lambda seed: environment.sample_goals(seed, [num]))
   goals = np.array([sample(tf.constant([seed, 7])) for seed in range(400)])
   assert np.abs(goals.mean(axis=0)).max() < 0.15  # three standard errors
 

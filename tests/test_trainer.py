@@ -288,7 +288,7 @@ def test_tensorboard_has_what_the_readme_promises(tmp_path):
 
 
 def test_a_branch_on_a_tensor_needs_a_decorator_of_its_own(tmp_path):
-  """Nothing is rewritten by AutoGraph, which takes seconds, but what asks for it."""
+  """Only what asks for it is rewritten by AutoGraph, which takes seconds."""
 
   def loss(step):
     return 2.0 / step if step < 4.0 else 1.0 / step

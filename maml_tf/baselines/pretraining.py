@@ -6,7 +6,7 @@ The oracle is the same on tasks whose inputs say which task it is; the random ba
 import numpy as np
 import tensorflow as tf
 
-from maml_tf import losses
+from maml_tf import losses, tracing
 from maml_tf.errors import UserError
 from maml_tf.maml import MAML
 
@@ -25,6 +25,7 @@ class Pretraining(MAML):
   Source: cbfinn/maml, `pretrain_op` on `total_loss1` in maml.py: the support points of a meta-batch.
   """
 
+  @tracing.as_it_stands
   def meta_loss(self, weights, batch):
     outputs = self.model.apply(weights, batch.support_x)
     shots = self._shots(batch.support_x, batch.support_mask, outputs)

@@ -196,7 +196,7 @@ class _TaskMap:
       self._loop_signatures[key] = None if vectorises else _output_signature(function, elements)
     if self._loop_signatures[key] is None:
       return tf.vectorized_map(function, elements, fallback_to_while_loop=False)
-    return tf.map_fn(function, elements, fn_output_signature=self._loop_signatures[key])
+    return tf.map_fn(tracing.as_it_stands(function), elements, fn_output_signature=self._loop_signatures[key])
 
   @staticmethod
   def _key(elements, settings):
@@ -244,12 +244,12 @@ def exact_normalisation(batch_statistics):
       the moving ones, although the model runs with training=False. (A layer frozen with `trainable = False` uses its
       moving statistics, as in Keras.)
   """
-  backend_nn, batch_norm, tracing = keras.src.backend.nn, keras.layers.BatchNormalization, threading.get_ident()
+  backend_nn, batch_norm, thread = keras.src.backend.nn, keras.layers.BatchNormalization, threading.get_ident()
   with _patch_lock:
     original_moments, original_call = backend_nn.moments, batch_norm.call
 
     def moments(x, axes, keepdims=False, synchronized=False):
-      if threading.get_ident() != tracing:
+      if threading.get_ident() != thread:
         return original_moments(x, axes, keepdims, synchronized=synchronized)
       x = tf.convert_to_tensor(x)
       wide = tf.cast(x, tf.float32) if x.dtype in (tf.float16, tf.bfloat16) else x
@@ -259,7 +259,7 @@ def exact_normalisation(batch_statistics):
       return tf.cast(mean, x.dtype), tf.cast(variance, x.dtype)
 
     def call(self, inputs, training=None, mask=None):
-      if threading.get_ident() != tracing:
+      if threading.get_ident() != thread:
         return original_call(self, inputs, training=training, mask=mask)
       momentum, self.momentum = self.momentum, 0.0
       try:

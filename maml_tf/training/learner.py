@@ -20,7 +20,7 @@ class Learner(Protocol):
     """The state before training, from a Python integer seed."""
 
   def train_step(self, state, seed):
-    """One meta-iteration, traceable: (new state, dict of metric name -> scalar; `loss` is among them)."""
+    """One meta-iteration, traceable without AutoGraph: (new state, dict of metric name -> scalar, with `loss`)."""
 
   def evaluate(self, state, seed, num_tasks) -> dict:
     """Metric name -> [steps + 1, tasks], after 0, 1, ... inner steps on fresh tasks; traceable.

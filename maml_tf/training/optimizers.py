@@ -15,7 +15,8 @@ class Adam:
   """Adam (Kingma and Ba 2015, algorithm 1 in the form of its section 2).
 
   Args:
-    learning_rate: float, or a function of the step (a Keras `LearningRateSchedule`, say).
+    learning_rate: float, or a function of the step, an int32 tensor (a Keras `LearningRateSchedule`, say); one that
+      branches on it in Python is decorated with `@tf.function`.
     beta_1: decay of the first moment.
     beta_2: decay of the second moment.
     epsilon: TensorFlow 1's default, with which the paper was run; Keras 3 has 1e-7.
