@@ -121,7 +121,7 @@ PRETRAINED = {
   "omniglot_5way": (
     "MAML on Omniglot, 5-way 1-shot, 1 step of 0.4",
     "omniglot_5way_1shot.json",
-    "python scripts/main.py --datasource=omniglot --metatrain_iterations=43000",
+    "python scripts/main.py --datasource=omniglot",
   ),
   "omniglot_fc_5way": (
     "the same without convolutions, weights kept as float16",
@@ -131,17 +131,17 @@ PRETRAINED = {
   "omniglot_20way_sum": (
     "MAML on Omniglot, 20-way 1-shot, 5 steps of 0.1, loss summed over classes",
     "omniglot_20way_1shot_sum.json",
-    "python scripts/main.py --datasource=omniglot --num_classes=20",
+    "python scripts/main.py --datasource=omniglot --num_classes=20 --metatrain_iterations=2000",
   ),
   "omniglot_20way_mean": (
     "the same with the mean loss",
     "omniglot_20way_1shot_mean.json",
-    "python scripts/main.py --datasource=omniglot --num_classes=20 --loss_reduction=mean",
+    "python scripts/main.py --datasource=omniglot --num_classes=20 --loss_reduction=mean --metatrain_iterations=2000",
   ),
   "miniimagenet_1shot": (
     "MAML on miniImageNet, 5-way 1-shot, 5 steps of 0.01",
     "miniimagenet_5way_1shot.json",
-    "python scripts/main.py --datasource=miniimagenet",
+    "python scripts/main.py --datasource=miniimagenet --metatrain_iterations=2000",
   ),
 }
 
