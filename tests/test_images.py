@@ -9,6 +9,10 @@ import importlib.util
 import os
 import pathlib
 import shutil
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -314,6 +318,35 @@ def test_real_omniglot_trains_and_is_evaluated_with_five_shots(small, tmp_path, 
   assert "5-shot" in out
   assert ("published (table 1)" in out) == ("--split=alphabets" not in flags)  # no comparison with other classes
   assert len(list(tmp_path.iterdir())) == 1
+
+
+KILLED = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import test_images
+with test_images.small_scale():
+  test_images.run.run(test_images.resolve(**eval(sys.argv[2])), say=lambda line: None)
+"""
+
+
+@needs_real_data
+def test_a_killed_training_on_real_omniglot_continues_to_the_same_bits(small, tmp_path):
+  small.setattr(images, "EVALUATION_QUERIES", (1,))
+  settings = dict(
+    datasource="omniglot", data_dir=REAL, num_filters=8, meta_batch_size=2, metatrain_iterations=ITERATIONS,
+    eval_tasks=20, eval_updates=1, export=False, log=False,
+  )  # fmt: skip
+  killed, whole = (settings | {"logdir": str(tmp_path / name)} for name in ("killed", "whole"))
+  with subprocess.Popen([sys.executable, "-c", KILLED, os.path.dirname(__file__), repr(killed)]) as process:
+    while process.poll() is None and not list(tmp_path.glob("killed/*/checkpoints/model20.npz")):
+      time.sleep(0.01)
+    process.kill()
+  assert process.returncode == -signal.SIGKILL
+  said = []
+  for given in (killed, whole):
+    run.run(resolve(**given), say=said.append)
+  assert sum(line.startswith("resuming from iteration") for line in said) == 1
+  small_runs.assert_same_run(folder_of(tmp_path / "killed"), folder_of(tmp_path / "whole"), ITERATIONS)
 
 
 @needs_real_data
