@@ -134,7 +134,7 @@ PRETRAINED = {
     "python scripts/main.py --datasource=omniglot --num_classes=20 --metatrain_iterations=2000",
   ),
   "omniglot_20way_mean": (
-    "the same with the mean loss",
+    "MAML on Omniglot, 20-way 1-shot, 5 steps of 0.1, mean loss",
     "omniglot_20way_1shot_mean.json",
     "python scripts/main.py --datasource=omniglot --num_classes=20 --loss_reduction=mean --metatrain_iterations=2000",
   ),
