@@ -131,17 +131,17 @@ PRETRAINED = {
   "omniglot_20way_sum": (
     "MAML on Omniglot, 20-way 1-shot, 5 steps of 0.1, loss summed over classes",
     "omniglot_20way_1shot_sum.json",
-    "python scripts/main.py --datasource=omniglot --num_classes=20 --metatrain_iterations=2000",
+    "python scripts/main.py --datasource=omniglot --num_classes=20",
   ),
   "omniglot_20way_mean": (
     "MAML on Omniglot, 20-way 1-shot, 5 steps of 0.1, mean loss",
     "omniglot_20way_1shot_mean.json",
-    "python scripts/main.py --datasource=omniglot --num_classes=20 --loss_reduction=mean --metatrain_iterations=2000",
+    "python scripts/main.py --datasource=omniglot --num_classes=20 --loss_reduction=mean",
   ),
   "miniimagenet_1shot": (
     "MAML on miniImageNet, 5-way 1-shot, 5 steps of 0.01",
     "miniimagenet_5way_1shot.json",
-    "python scripts/main.py --datasource=miniimagenet --metatrain_iterations=2000",
+    "python scripts/main.py --datasource=miniimagenet",
   ),
 }
 
@@ -279,7 +279,11 @@ def pretrained():
     if folder.name not in PRETRAINED:
       raise UserError(f"pretrained/{folder.name}: scripts/tables.py has no line for it in PRETRAINED")
     what, result, command = PRETRAINED[folder.name]
-    what += f", {_iterations(_read(result))} iterations" if result else ""
+    if result:
+      content = _read(result)
+      what += f", {_iterations(content)} iterations"
+      if content["iterations"] < content["of_iterations"]:
+        command += f" --metatrain_iterations={content['iterations']}"
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     lines.append(f"| `{folder.name}` | {what} | `{command}` | {size / 1e6:.1f} MB |")
   return lines
