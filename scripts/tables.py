@@ -16,7 +16,13 @@ from absl import flags
 from common import main_of
 
 from maml_tf.errors import UserError
-from maml_tf.experiments.presets import PUBLISHED_IMAGES, PUBLISHED_RETURNS, PUBLISHED_SINUSOID
+from maml_tf.experiments.presets import (
+  PUBLISHED_IMAGES,
+  PUBLISHED_IMAGES_CI95,
+  PUBLISHED_RETURNS,
+  PUBLISHED_SINUSOID,
+  published_queries,
+)
 
 FLAGS = flags.FLAGS
 flags.DEFINE_bool("update", False, "put the tables into README.md and pretrained/README.md")
@@ -44,21 +50,6 @@ def sinusoid():
     published = " / ".join(f"{published[step]:.2f}" for step in STEPS) if published else "not printed"
     lines.append(f"| {label} | {' | '.join(cells)} | {published} | [{name}](results/{name}) |")
   return lines
-
-
-# Intervals of the published accuracies in % (Finn et al. 2017, table 1), by the keys of `PUBLISHED_IMAGES`.
-PUBLISHED_CI95 = {
-  ("omniglot", 5, 1, True, False): 0.4,
-  ("omniglot", 5, 5, True, False): 0.1,
-  ("omniglot", 20, 1, True, False): 0.3,
-  ("omniglot", 20, 5, True, False): 0.2,
-  ("omniglot", 5, 1, False, False): 1.1,
-  ("omniglot", 5, 5, False, False): 0.6,
-  ("miniimagenet", 5, 1, True, False): 1.84,
-  ("miniimagenet", 5, 5, True, False): 0.92,
-  ("miniimagenet", 5, 1, True, True): 1.75,
-  ("miniimagenet", 5, 5, True, True): 0.91,
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,8 +140,8 @@ PRETRAINED = {
 def images():
   """The paper's table 1: published and measured test accuracy, by queries per class."""
   lines = [
-    "| accuracy in % | published | queries as shots | 15 queries | test tasks | iterations | file, or command |",
-    "|---|---|---|---|---|---|---|",
+    "| accuracy in % | published | 1 query | 5 queries | 15 queries | test tasks | iterations | file, or command |",
+    "|---|---|---|---|---|---|---|---|",
   ]
   for row in ROWS:
     lines += _image_lines(row)
@@ -161,25 +152,27 @@ def _image_lines(row):
   """A line for each number of test tasks; one that says so where there is none yet."""
   accuracy, step = PUBLISHED_IMAGES[row.key]
   digits = 1 if row.key[0] == "omniglot" else 2
-  start = f"| {row.label} | {100 * accuracy:.{digits}f} ± {PUBLISHED_CI95[row.key]:.{digits}f} |"
+  start = f"| {row.label} | {100 * accuracy:.{digits}f} ± {PUBLISHED_IMAGES_CI95[row.key]:.{digits}f} |"
   name = f"{row.name}.json"
   if not (RESULTS / name).exists():
     command = " ".join(filter(None, (f"main.py --datasource={row.key[0]}", row.flags)))
-    return [f"{start} not run yet | | | | `{command}` |"]
+    return [f"{start} not run yet | | | | | `{command}` |"]
   content = _read(name)
   end = f"{_iterations(content)} | [{name}](results/{name}) |"
   lines = []
   for tasks, results in content["results"].items():
-    cells = [_accuracy(results.get(queries), step) for queries in (str(content["shots"]), "15")]
+    published = str(published_queries(row.key[0], content["shots"]))
+    cells = [_accuracy(results.get(n), step, bold=n == published) for n in ("1", "5", "15")]
     count = f"{int(tasks):,}" if tasks.isdigit() else tasks
     lines.append(f"{start} {' | '.join(cells)} | {count} | {end}")
-  return lines or [f"{start} not evaluated yet | | | {end}"]
+  return lines or [f"{start} not evaluated yet | | | | {end}"]
 
 
-def _accuracy(summary, step):
+def _accuracy(summary, step, bold):
   if summary is None:
     return ""
-  return f"{100 * summary['mean'][step]:.2f} ± {100 * summary['ci95'][step]:.2f}"
+  text = f"{100 * summary['mean'][step]:.2f} ± {100 * summary['ci95'][step]:.2f}"
+  return f"**{text}**" if bold else text
 
 
 def _iterations(content):

@@ -1,9 +1,11 @@
 """Evaluation over many tasks in blocks."""
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from maml_tf import MAML, evaluation, models, randomness, tasks
+from maml_tf.experiments.presets import PUBLISHED_IMAGES, PUBLISHED_IMAGES_CI95, published_queries
 
 SEED = randomness.make_seed(0)
 
@@ -40,3 +42,19 @@ def test_intervals_are_those_of_scipy():
   np.testing.assert_allclose(summary["mean"], values.mean(axis=1))
   low, high = stats.norm.interval(0.95, loc=values.mean(axis=1), scale=stats.sem(values, axis=1, ddof=0))
   np.testing.assert_allclose(summary["ci95"], (high - low) / 2, rtol=1e-4)
+
+
+def independent(accuracy, queries):
+  """The 95 % interval, in %, of that many queries which err independently, in each of the published 600 tasks."""
+  return 196 * np.sqrt(accuracy * (1 - accuracy) / (600 * queries))
+
+
+@pytest.mark.parametrize("cell", PUBLISHED_IMAGES, ids=str)
+def test_published_intervals_are_those_of_the_number_of_queries_that_they_are_said_to_have(cell):
+  datasource, ways, shots, *_ = cell
+  accuracy, printed = PUBLISHED_IMAGES[cell][0], PUBLISHED_IMAGES_CI95[cell]
+  half_a_digit = 0.05 if datasource == "omniglot" else 0.005
+  expected = independent(accuracy, ways * published_queries(datasource, shots))
+  assert expected * 0.97 - half_a_digit < printed < expected * 1.36 + half_a_digit  # 1.36: see docs/fidelity.md
+  if datasource == "omniglot" and shots == 5 and printed > 0.1:  # 0.1 is too coarse to tell
+    assert printed - half_a_digit > 1.75 * independent(accuracy, ways * shots)

@@ -10,7 +10,7 @@ from maml_tf.datasets import image_folder, locate, miniimagenet, omniglot
 from maml_tf.errors import UserError
 from maml_tf.experiments import image_plots, plots
 from maml_tf.experiments.algorithms import make_algorithm
-from maml_tf.experiments.presets import published_accuracy
+from maml_tf.experiments.presets import published_accuracy, published_queries
 from maml_tf.training import optimizers
 from maml_tf.training.learner import SupervisedLearner
 from maml_tf.training.trainer import Schedule
@@ -247,11 +247,11 @@ class ImageExperiment:
       return []
     accuracy, read_at = self._published()
     cells = "".join(f"{f'{100 * accuracy:.2f}       ' if step == read_at else '':>15}" for step in steps).rstrip()
-    shots = self.config.update_batch_size
+    queries = published_queries(self.config.datasource, self.config.update_batch_size)
     return [
       f"{'published (table 1)':24}{cells}".rstrip(),
-      f"The published {100 * accuracy:g} % is read after {read_at} steps, on test tasks with {shots} "
-      f"{'query' if shots == 1 else 'queries'} per class.",
+      f"The published {100 * accuracy:g} % is read after {read_at} steps, on test tasks with {queries} "
+      f"{'query' if queries == 1 else 'queries'} per class.",
     ]
 
 
