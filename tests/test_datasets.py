@@ -243,6 +243,19 @@ def test_committed_omniglot_split_is_disjoint_complete_and_unchanged():
   assert golden == "d16d64de795d4a26020c97794c837deee84c43ce96829fbd09cd2566513167b6"
 
 
+def test_split_by_alphabets_is_disjoint_complete_and_unchanged():
+  published = json.loads((DATA / "omniglot_split.json").read_text())
+  characters = sorted(name for part in locate.SPLITS for name in published[part])
+  bank = image_bank.ImageBank(np.zeros([1623, 1, 1, 1], np.uint8), tuple(characters), np.arange(1624))
+  parts = omniglot.split(bank, "alphabets")
+  assert [len(part) for part in parts] == [964, 124, 535]
+  assert sorted(name for part in parts for name in part) == characters
+  alphabets = [{name.partition("/")[0] for name in part} for part in parts]
+  assert [len(names) for names in alphabets] == [30, 5, 15] and len(set.union(*alphabets)) == 50
+  golden = hashlib.sha256("\n".join(name for part in parts for name in part).encode()).hexdigest()
+  assert golden == "fb697c7dbe6cc84333b7b3e2841332da1d35015a1cf446f482444b14647235c4"
+
+
 @needs_real_data
 def test_real_omniglot_is_the_same_from_tfds_and_from_folders(tmp_path):
   from_tfds = omniglot.load(REAL, tmp_path / "one")

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from maml_tf import MAML, models, tasks
+from maml_tf.models import layers
 
 FILE = pathlib.Path(__file__).parent / "golden" / "torch_meta_gradients.npz"
 CASES = ["strided", "strided_3_steps", "max_pool"]
@@ -67,6 +68,17 @@ def test_meta_gradients(golden, case, order, dtype, loss_tolerance, tolerance):
   loss, gradients = compute(arrays, dtype, first_order=order == "first_order")
   assert loss == pytest.approx(float(arrays["loss"]), rel=loss_tolerance)
   assert_close(gradients, section(arrays, order), tolerance)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_with_the_convolutions_of_large_images(golden, case, monkeypatch):
+  """These small ones are convolved as products of patches; miniImageNet's first layers one task at a time."""
+  arrays = golden(case)
+  by_patches, _ = compute(arrays, tf.float32)
+  monkeypatch.setattr(layers, "MAX_PATCHES", 0)
+  loss, gradients = compute(arrays, tf.float32)
+  assert loss == pytest.approx(by_patches, rel=1e-5)
+  assert_close(gradients, section(arrays, "second_order"), 1e-4)
 
 
 def test_under_xla(golden):

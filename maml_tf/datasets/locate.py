@@ -189,11 +189,13 @@ def _refuse_half(folder, parts):
 
 
 def _check_split_folders(path):
+  expected = "expected {train,val,test}/<class>/<image>; which classes go where is yours to choose"
+  advice = f"mkdir -p {path}/{{train,val,test}}, then move or link each class's folder into one of the three"
   if not path.exists():
-    raise UserError(f"--data_dir={path}: no such folder; expected {{train,val,test}}/<class>/<image> in it")
+    raise UserError(f"--data_dir={path}: no such folder; {expected}: {advice}")
   absent = [part for part in SPLITS if not (path / part).is_dir()]
   if absent:
-    raise UserError(f"--data_dir={path}: no folder {absent[0]}/ here; expected {{train,val,test}}/<class>/<image>")
+    raise UserError(f"--data_dir={path}: no folder {absent[0]}/ here; {expected}: {advice}")
 
 
 def _images(folder):
