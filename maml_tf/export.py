@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from maml_tf import tracing
 from maml_tf.errors import UserError
+from maml_tf.tasks import TaskBatch
 
 FORMAT_VERSION = 1
 
@@ -105,7 +106,11 @@ def save(learner, state, path):
     state: its state.
     path: folder to write.
   """
-  module = learner.export_module(state)
+  save_module(learner.export_module(state), path)
+
+
+def save_module(module, path):
+  """Writes a module such as `AdaptationModule` as a SavedModel, likewise."""
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
@@ -168,8 +173,33 @@ def _check_shapes(path, found, expected):
     raise UserError(f"{path}: another architecture: it has a weight {extra[0]}, which this model lacks")
 
 
-def import_tf1_checkpoint(path):
-  """Reads a checkpoint of the published code (cbfinn/maml, TensorFlow 1): its convolutional network with batch norm.
+def import_tf1_checkpoint(path, algorithm, output, metadata=None):
+  """Turns a checkpoint of the published code (cbfinn/maml, TensorFlow 1) into a SavedModel, as `save` writes it.
+
+  Args:
+    path: the checkpoint's prefix, as in `.../model59000`.
+    algorithm: `MAML` of a `models.ConvNet` of the checkpoint's sizes, with the step size to adapt with and the loss: a
+      checkpoint holds none of them.
+    output: folder to write; an older SavedModel there is replaced.
+    metadata: JSON-able dict that travels with the artefact.
+
+  Returns:
+    Dict of name -> tensor, the weights.
+
+  Raises:
+    UserError: no checkpoint there, or not of that network.
+  """
+  weights = read_tf1_checkpoint(path)
+  model = algorithm.model
+  _check_shapes(path, {name: tuple(weight.shape) for name, weight in weights.items()}, model.weight_shapes)
+  weights = {name: weights[name] for name in model.weight_shapes}
+  x, y = tf.TensorSpec([None, *model.example_shape]), tf.TensorSpec([None], tf.int32)
+  save_module(AdaptationModule(algorithm, weights, TaskBatch(x, y, x, y), metadata), output)
+  return weights
+
+
+def read_tf1_checkpoint(path):
+  """The weights in a checkpoint of the published code: its convolutional network with batch normalisation.
 
   Args:
     path: the checkpoint's prefix, as in `.../model59000`.

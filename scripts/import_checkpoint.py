@@ -35,24 +35,21 @@ def convert(arguments):
     raise UserError(f"expected the checkpoint's prefix and the folder to write, got {' '.join(arguments) or 'nothing'}")
   checkpoint, output = map(pathlib.Path, arguments)
   import_tensorflow()
-  from maml_tf import export
+  from maml_tf import MAML, export
   from maml_tf.experiments import images
 
-  weights = export.import_tf1_checkpoint(checkpoint)
-  *_, filters = weights["conv_0/kernel"].shape
-  (classes,) = weights["dense/bias"].shape
+  found = export.read_tf1_checkpoint(checkpoint)
+  *_, filters = found["conv_0/kernel"].shape
+  (classes,) = found["dense/bias"].shape
   config = resolve(FLAGS.datasource, num_classes=classes, num_filters=filters)
   model = images.make_model(config)
-  for name, expected in model.weight_shapes.items():
-    if tuple(weights[name].shape) != expected:
-      raise UserError(
-        f"{checkpoint}: {name} is {tuple(weights[name].shape)}, the network for {config.datasource} has {expected}; "
-        "--datasource names the data set"
-      )
-  weights = {name: weights[name] for name in model.weight_shapes}
-  export.save(
-    Imported(config, model, {"config": config.portable(), **origin(checkpoint)}), {"weights": weights}, output
-  )
+  maml = MAML(model, "crossentropy", config.update_lr, config.num_updates, loss_reduction=config.loss_reduction)
+  try:
+    weights = export.import_tf1_checkpoint(
+      checkpoint, maml, output, {"config": config.portable(), **origin(checkpoint)}
+    )
+  except UserError as error:
+    raise UserError(f"{error}; --datasource={config.datasource} names the data set") from error
   licence = checkpoint.with_name("LICENSE")
   if licence.is_file():  # its terms are that it goes where the weights go
     shutil.copyfile(licence, output / licence.name)
@@ -64,25 +61,6 @@ def origin(checkpoint):
   digest = hashlib.sha256(checkpoint.with_name(f"{checkpoint.name}.data-00000-of-00001").read_bytes()).hexdigest()
   known = KNOWN.get(digest, {"source": f"checkpoint {checkpoint.name} of the published code"})
   return {**known, "sha256": digest}
-
-
-class Imported:
-  """What `export.save` needs of a learner. It has no tasks: the images are not needed to convert their model."""
-
-  def __init__(self, config, model, metadata):
-    self._config, self._model, self._metadata = config, model, metadata
-
-  def export_module(self, state):
-    import tensorflow as tf
-
-    from maml_tf import MAML, export, tasks
-    from maml_tf.experiments import images
-
-    config = self._config
-    maml = MAML(self._model, "crossentropy", config.update_lr, config.num_updates, loss_reduction=config.loss_reduction)
-    x = tf.TensorSpec([config.num_classes, *images.SHAPES[config.datasource]])
-    y = tf.TensorSpec([config.num_classes], tf.int32)
-    return export.AdaptationModule(maml, state["weights"], tasks.TaskBatch(x, y, x, y), self._metadata)
 
 
 if __name__ == "__main__":

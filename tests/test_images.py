@@ -353,7 +353,7 @@ def test_a_killed_training_on_real_omniglot_continues_to_the_same_bits(small, tm
 def test_the_published_checkpoint_classifies_real_miniimagenet(small):
   """The authors' own weights, on few tasks and steps: 47.6 % take 3,000 tasks and ten steps, and so minutes."""
   small.setattr(images, "EVALUATION_QUERIES", (1,))
-  weights = export.import_tf1_checkpoint(pathlib.Path(REAL) / "cbfinn_miniimagenet_1shot" / "model59000")
+  weights = export.read_tf1_checkpoint(pathlib.Path(REAL) / "cbfinn_miniimagenet_1shot" / "model59000")
   config = resolve("miniimagenet", train=False, test_set=True, eval_tasks=20, eval_updates=3, data_dir=REAL)
   accuracy = images.ImageExperiment(config).evaluate(weights)["1"]["accuracy"]
   assert accuracy["mean"][0] == pytest.approx(0.2, abs=0.1)

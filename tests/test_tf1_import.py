@@ -40,7 +40,7 @@ def write_by_hand(prefix):
 
 def test_names_and_numbers_of_a_checkpoint_written_by_hand(tmp_path):
   values = write_by_hand(tmp_path / "model7")
-  weights = export.import_tf1_checkpoint(tmp_path / "model7")
+  weights = export.read_tf1_checkpoint(tmp_path / "model7")
   assert {n: tuple(w.shape) for n, w in weights.items()} == network().weight_shapes
   np.testing.assert_array_equal(weights["conv_0/bias"], values["Variable"])
   np.testing.assert_array_equal(weights["conv_3/bias"], values["Variable_3"])
@@ -51,10 +51,23 @@ def test_names_and_numbers_of_a_checkpoint_written_by_hand(tmp_path):
 
 def test_what_is_no_such_checkpoint_is_named(tmp_path):
   with pytest.raises(UserError, match="no TensorFlow checkpoint here"):
-    export.import_tf1_checkpoint(tmp_path / "model1")
+    export.read_tf1_checkpoint(tmp_path / "model1")
   tf.train.Checkpoint(x=tf.Variable(1.0)).write(str(tmp_path / "other"))
   with pytest.raises(UserError, match="it has no model/w5"):
-    export.import_tf1_checkpoint(tmp_path / "other")
+    export.read_tf1_checkpoint(tmp_path / "other")
+
+
+def test_the_function_writes_a_saved_model(tmp_path):
+  values = write_by_hand(tmp_path / "model7")
+  maml = MAML(network(), "crossentropy", 0.01, loss_reduction="per_class_sum")
+  weights = export.import_tf1_checkpoint(tmp_path / "model7", maml, tmp_path / "out", {"source": "by hand"})
+  loaded, metadata = export.load_initialization(tmp_path / "out", network().weight_shapes)
+  assert metadata["source"] == "by hand" and list(loaded) == list(weights) == list(network().weight_shapes)
+  np.testing.assert_array_equal(loaded["dense/kernel"], values["w5"])
+  narrow = MAML(models.ConvNet(5, filters=16, input_shape=(84, 84, 3), max_pool=True), "crossentropy", 0.01)
+  with pytest.raises(UserError, match="another architecture: conv_0/kernel is"):
+    export.import_tf1_checkpoint(tmp_path / "model7", narrow, tmp_path / "other")
+  assert not (tmp_path / "other").exists()
 
 
 def convert(*arguments):
@@ -85,7 +98,7 @@ def test_the_script_names_what_it_cannot_convert(tmp_path):
   for arguments, message in (
     ((), "expected the checkpoint's prefix"),
     ((tmp_path / "none", tmp_path / "out"), "no TensorFlow checkpoint here"),
-    ((tmp_path / "model7", tmp_path / "out", "--datasource=omniglot"), "--datasource names the data set"),
+    ((tmp_path / "model7", tmp_path / "out", "--datasource=omniglot"), "--datasource=omniglot names the data set"),
   ):
     done = convert(*arguments)
     assert done.returncode == 1 and message in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
@@ -110,7 +123,7 @@ def test_the_committed_initialisation_is_the_published_one():
 
 @needs_real_data
 def test_the_committed_initialisation_equals_the_checkpoint():
-  expected = export.import_tf1_checkpoint(CHECKPOINT)
+  expected = export.read_tf1_checkpoint(CHECKPOINT)
   weights, _ = committed()
   assert weights.keys() == expected.keys()
   for name, value in expected.items():
@@ -120,7 +133,7 @@ def test_the_committed_initialisation_equals_the_checkpoint():
 @needs_real_data
 def test_authors_checkpoint_is_at_chance_before_adapting_and_near_its_accuracy_after(tmp_path):
   """47.6 % on many test tasks; of 60, a standard error is 3 points. Thousands of tasks are results/, not a test."""
-  weights = export.import_tf1_checkpoint(CHECKPOINT)
+  weights = export.read_tf1_checkpoint(CHECKPOINT)
   assert sum(int(tf.size(w)) for w in weights.values()) == 32773
   bank = miniimagenet.load(REAL, tmp_path, "test")
   maml = MAML(network(), "crossentropy", 0.01, loss_reduction="per_class_sum")
