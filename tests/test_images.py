@@ -6,6 +6,7 @@ The folder's images are shrunk to 16 x 16 here, so that a run takes seconds.
 import contextlib
 import dataclasses
 import importlib.util
+import json
 import os
 import pathlib
 import shutil
@@ -347,6 +348,8 @@ def test_a_killed_training_on_real_omniglot_continues_to_the_same_bits(small, tm
     run.run(resolve(**given), say=said.append)
   assert sum(line.startswith("resuming from iteration") for line in said) == 1
   small_runs.assert_same_run(folder_of(tmp_path / "killed"), folder_of(tmp_path / "whole"), ITERATIONS)
+  starts = json.loads((folder_of(tmp_path / "killed") / "training.json").read_text())["starts"]
+  assert len(starts) == 2 and starts[0]["iteration"] == 0 and starts[1]["iteration"] >= 20
 
 
 @needs_real_data

@@ -604,5 +604,10 @@ def test_evaluations_leave_the_results_and_the_time_of_the_training(tmp_path):
   assert again["training"] == trained["training"]
   longer = run.run(resolve(**common, metatrain_iterations=100), command="more", say=lambda line: None)
   assert longer["training"]["commands"] == ["train", "more"]
+  assert [(start["iteration"], start["command"]) for start in longer["training"]["starts"]] == [
+    (0, "train"),
+    (60, "more"),
+  ]
+  assert all(start["commit"] == longer["commit"] for start in longer["training"]["starts"])
   assert longer["training"]["timed_iterations"] == 100
   assert longer["training"]["seconds"] > trained["training"]["seconds"]

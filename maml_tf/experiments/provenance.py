@@ -9,10 +9,10 @@ from importlib import metadata
 
 def describe():
   """JSON-able dict of the commit, the versions and the machine."""
-  return {"commit": _commit(), "versions": _versions(), "hardware": _hardware()}
+  return {"commit": commit(), "versions": _versions(), "hardware": _hardware()}
 
 
-def _commit():
+def commit():
   """The commit of the checkout that this file is in, with `+changes` where the tree differs; None outside of one."""
   folder = pathlib.Path(__file__).parent
 

@@ -105,6 +105,8 @@ def _run(config, experiment, command, say, began):
   with directory.locked(), _failures_explained():
     initial = _prepare(config, initial, directory, say)
     learner = experiment.learner(initial)
+    if config.train:
+      _record_start(config, directory, command)
     state, training = (_train if config.train else _load)(config, experiment, learner, directory, say)
     learned = _iterations_done(training) > 0
     training = _training_record(directory, training, command)
@@ -158,10 +160,7 @@ def _iterations_done(training):
 
 def _training_record(directory, training, command):
   """How long the training took over all commands that went on with it; kept in training.json for later evaluations."""
-  try:
-    before = json.loads(directory.training.read_text(encoding="utf-8"))
-  except (OSError, ValueError):  # none yet, or one that can only be begun anew
-    before = {}
+  before = _read_training_record(directory)
   done = _iterations_done(training)
   if done == 0:
     kept = ("iteration", "init_from", "evaluated_iteration")
@@ -175,9 +174,26 @@ def _training_record(directory, training, command):
     "timed_iterations": timed,  # fewer than `iteration` where a command was killed: it left no time behind
     "iterations_per_second": timed / seconds,
     "commands": [*before.get("commands", []), command],
+    "starts": before.get("starts", []),
   }
   directory.write_json(directory.training, record)
   return record
+
+
+def _record_start(config, directory, command):
+  """Adds this command and its commit to training.json, from which iteration on, before it trains: it may be killed."""
+  first = (CheckpointFolder(directory.checkpoints).iterations() or [0])[-1]
+  if first < config.iterations:
+    record = _read_training_record(directory)
+    start = {"iteration": first, "command": command, "commit": provenance.commit()}
+    directory.write_json(directory.training, {**record, "starts": [*record.get("starts", []), start]})
+
+
+def _read_training_record(directory):
+  try:
+    return json.loads(directory.training.read_text(encoding="utf-8"))
+  except (OSError, ValueError):  # none yet, or one that can only be begun anew
+    return {}
 
 
 def run_directory(config, init_fingerprint=None, data_fingerprint=None):
