@@ -3,6 +3,7 @@
   python scripts/benchmark.py sinusoid       # meta-iterations per second: sampling, second-order MAML, Adam
   python scripts/benchmark.py omniglot       # one second-order meta-gradient on random images: milliseconds, memory
   python scripts/benchmark.py miniimagenet
+  python scripts/benchmark.py memory         # miniImageNet after 1, 5 and 10 inner steps, with and without recomputing
   python scripts/benchmark.py rl             # environment steps per second beside Gymnasium's vector environments
 
 The contenders take turns, several rounds, and the ratios are those of the medians. No data set is needed. PyTorch comes
@@ -170,6 +171,25 @@ def images(name):
   }  # fmt: skip
 
 
+def memory():
+  """What --checkpoint_inner_steps saves and costs; no PyTorch in it."""
+  import benchmark_images
+  from benchmark_images import GRAPH, RECOMPUTED
+
+  import_tensorflow()
+  from maml_tf.experiments import provenance
+
+  results = {}
+  for steps in (1, 5, 10):
+    setting = dataclasses.replace(benchmark_images.MINIIMAGENET, num_updates=steps)
+    results[steps] = benchmark_images.run(setting, FLAGS.rounds, FLAGS.seconds, [GRAPH, RECOMPUTED])
+    print("\n".join(benchmark_images.report("miniimagenet", results[steps])))
+  return {
+    "format_version": 1, "benchmark": "memory", "by_inner_steps": results, "rounds": FLAGS.rounds,
+    "seconds": FLAGS.seconds, "environment": {n: os.environ[n] for n in TENSORFLOW_VARIABLES}, **provenance.describe(),
+  }  # fmt: skip
+
+
 def rl():
   """Rollouts beside Gymnasium's, and a meta-iteration; in benchmark_rl.py."""
   import benchmark_rl
@@ -228,6 +248,7 @@ BENCHMARKS = {
   "sinusoid": sinusoid,
   "omniglot": lambda: images("omniglot"),
   "miniimagenet": lambda: images("miniimagenet"),
+  "memory": memory,
   "rl": rl,
 }
 

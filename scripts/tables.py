@@ -313,6 +313,22 @@ def benchmark_images(name):
   return lines
 
 
+def benchmark_memory():
+  """Time and peak memory by inner steps, with and without recomputing them."""
+  content = _read_if_there("benchmark_memory.json")
+  if content is None:
+    return []
+  lines = [
+    "| miniimagenet, inner steps | ms | recomputed, ms | more time | peak GB | recomputed, peak GB |",
+    "|---|---|---|---|---|---|",
+  ]
+  for steps, results in content["by_inner_steps"].items():
+    times, gigabytes = list(results["milliseconds"].values()), [b / 1e9 for b in results["peak_memory_bytes"].values()]
+    cells = [f"{times[0]:,.0f}", f"{times[1]:,.0f}", f"{100 * (times[1] / times[0] - 1):.0f} %"]
+    lines.append(f"| {steps} | {' | '.join(cells)} | {' | '.join(f'{g:.2f}' for g in gigabytes)} |")
+  return lines
+
+
 TABLES = {
   "sinusoid": sinusoid,
   "images": images,
@@ -321,6 +337,7 @@ TABLES = {
   "benchmark_sinusoid": benchmark_sinusoid,
   "benchmark_omniglot": lambda: benchmark_images("omniglot"),
   "benchmark_miniimagenet": lambda: benchmark_images("miniimagenet"),
+  "benchmark_memory": benchmark_memory,
   "benchmark_rl": benchmark_rl,
   "benchmark_meta_iteration": benchmark_meta_iteration,
 }
