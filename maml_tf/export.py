@@ -110,7 +110,12 @@ def save(learner, state, path):
 
 
 def save_module(module, path):
-  """Writes a module such as `AdaptationModule` as a SavedModel, likewise."""
+  """Writes a SavedModel, whole or not at all; an older one at `path` is replaced.
+
+  Args:
+    module: `AdaptationModule`, or another `tf.Module` whose functions are traced.
+    path: folder to write.
+  """
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))

@@ -159,10 +159,7 @@ def images(name):
   import_tensorflow()
   from maml_tf.experiments import provenance
 
-  sizes = {size: FLAGS[size].value for size in ("tasks", "filters", "queries", "num_updates")}
-  given = {size: value for size, value in sizes.items() if value is not None}
-  setting = dataclasses.replace(benchmark_images.SETTINGS[name], **given)
-  results = benchmark_images.run(setting, FLAGS.rounds, FLAGS.seconds, chosen_contenders(name))
+  results = benchmark_images.run(chosen_setting(name), FLAGS.rounds, FLAGS.seconds, chosen_contenders(name))
   print("\n".join(benchmark_images.report(name, results)))
   return {
     "format_version": 1, "benchmark": name, **results, "rounds": FLAGS.rounds, "seconds": FLAGS.seconds,
@@ -172,17 +169,17 @@ def images(name):
 
 
 def memory():
-  """What --checkpoint_inner_steps saves and costs; no PyTorch in it."""
+  """What --checkpoint_inner_steps saves and costs, by inner steps; no PyTorch in it."""
   import benchmark_images
-  from benchmark_images import GRAPH, RECOMPUTED
 
   import_tensorflow()
   from maml_tf.experiments import provenance
 
+  setting, contenders = chosen_setting("memory"), chosen_contenders("memory")
   results = {}
-  for steps in (1, 5, 10):
-    setting = dataclasses.replace(benchmark_images.MINIIMAGENET, num_updates=steps)
-    results[steps] = benchmark_images.run(setting, FLAGS.rounds, FLAGS.seconds, [GRAPH, RECOMPUTED])
+  for steps in (1, 5, 10) if FLAGS.num_updates is None else (FLAGS.num_updates,):
+    setting = dataclasses.replace(setting, num_updates=steps)
+    results[steps] = benchmark_images.run(setting, FLAGS.rounds, FLAGS.seconds, contenders)
     print("\n".join(benchmark_images.report("miniimagenet", results[steps])))
   return {
     "format_version": 1, "benchmark": "memory", "by_inner_steps": results, "rounds": FLAGS.rounds,
@@ -201,6 +198,13 @@ def rl():
   results = benchmark_rl.run(FLAGS.rounds, FLAGS.horizon)
   print("\n".join(benchmark_rl.report(results)))
   return {"format_version": 1, "benchmark": "rl", **results, "rounds": FLAGS.rounds, **provenance.describe()}
+
+
+def chosen_setting(name):
+  from benchmark_images import SETTINGS
+
+  sizes = {size: FLAGS[size].value for size in ("tasks", "filters", "queries", "num_updates")}
+  return dataclasses.replace(SETTINGS[name], **{size: value for size, value in sizes.items() if value is not None})
 
 
 def chosen_contenders(name):

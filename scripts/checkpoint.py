@@ -21,7 +21,8 @@ from maml_tf.experiments.config import PATHS, resolve
 FLAGS = flags.FLAGS
 flags.DEFINE_string("output", "results/checkpoints", "folder to write to")
 
-LOGS = ("metrics.csv", "validation.csv", "training.json")
+LOGS = ("metrics.csv", "validation.csv")
+TRAINING = "training.json"
 # Presets depend on these, so they come first when a command line is put together.
 DECISIVE = ("baseline", "num_classes", "update_batch_size")
 # What does not shape training.
@@ -47,6 +48,9 @@ def keep(arguments):
     for path in (*(folder / name for name in LOGS), checkpoint, *best):
       if path.exists():
         shutil.copyfile(path, target / path.relative_to(folder))
+    if (folder / TRAINING).exists():
+      record = json.loads((folder / TRAINING).read_text(encoding="utf-8"))
+      (target / TRAINING).write_text(json.dumps(without_paths(record), indent=2) + "\n", encoding="utf-8")
     (target / "config.json").write_text(json.dumps(config.portable(), indent=2) + "\n", encoding="utf-8")
     size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
     print(f"wrote {target}: iteration {iteration_of(checkpoint)}, {size / 1e6:.1f} MB; to continue it:")
@@ -82,6 +86,18 @@ def name_of(folder, config):
   from maml_tf.experiments import run
 
   return run.run_directory(config).path.name
+
+
+def without_paths(content):
+  """Nested content whose commands do not name the folders of the machine that they ran on."""
+  if isinstance(content, dict):
+    return {name: without_paths(value) for name, value in content.items()}
+  if isinstance(content, list):
+    return [without_paths(value) for value in content]
+  if isinstance(content, str) and content.startswith("python scripts/"):
+    aside = tuple(f"--{name}=" for name in PATHS)
+    return shlex.join(part for part in shlex.split(content) if not part.startswith(aside))
+  return content
 
 
 def train_command(config):

@@ -12,17 +12,16 @@ the same checkpoint that an older results file of images has, with other numbers
 import json
 import pathlib
 import re
-import shlex
 import sys
 
 import image_results
 import rl_results
 from absl import flags
+from checkpoint import without_paths
 from common import import_tensorflow, main_of
 from image_results import average, read_json
 
 from maml_tf.errors import UserError
-from maml_tf.experiments.config import PATHS
 from maml_tf.experiments.presets import IMAGE_DATASOURCES, PUBLISHED_SINUSOID, RL_DATASOURCES
 
 FLAGS = flags.FLAGS
@@ -50,18 +49,6 @@ def collect(arguments):
 
   write_atomically(output, _compact(json.dumps(without_paths(content), indent=1)) + "\n")
   print(f"wrote {output}: {len(content['runs'])} runs")
-
-
-def without_paths(content):
-  """Nested content whose commands do not name the folders of the machine that they ran on."""
-  if isinstance(content, dict):
-    return {name: without_paths(value) for name, value in content.items()}
-  if isinstance(content, list):
-    return [without_paths(value) for value in content]
-  if isinstance(content, str) and content.startswith("python scripts/"):
-    aside = tuple(f"--{name}=" for name in PATHS)
-    return shlex.join(part for part in shlex.split(content) if not part.startswith(aside))
-  return content
 
 
 def collect_sinusoid(folders):

@@ -126,7 +126,7 @@ def training(folder, config, iterations, rows):
   return {
     "train_command": train_command(config),
     "training": record,
-    # Of the steps alone, from the log: a command that was killed left no record.
+    # Of the steps alone, from the log: a command that was killed left no time in the record.
     "seconds_of_steps": round(sum(_spans(rows)), 1),
     "checkpoint": str(kept.relative_to(ROOT)) if continues else None,
     "continue_command": continue_command(kept.relative_to(ROOT), config) if continues else None,

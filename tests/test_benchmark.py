@@ -49,6 +49,16 @@ def test_contenders_compute_the_same_and_are_compared(name, extra, contenders, t
   assert all(shown in done.stdout for shown in names)
 
 
+def test_recomputing_is_compared_with_keeping_and_needs_no_pytorch(tmp_path):
+  output = tmp_path / "benchmark.json"
+  done = benchmark("memory", *SMALL, "--tasks=1", "--queries=1", "--num_updates=2", f"--output={output}")
+  assert done.returncode == 0, done.stderr
+  (measured,) = json.loads(output.read_text())["by_inner_steps"].values()
+  assert measured["setting"]["num_updates"] == 2
+  names = ["maml_tf, graph", "maml_tf, steps recomputed"]
+  assert list(measured["milliseconds"]) == list(measured["peak_memory_bytes"]) == names
+
+
 @pytest.mark.skipif(not has_torch(), reason="PyTorch is an extra of its own")
 def test_sinusoid_measures_all_ratios(tmp_path):
   output = tmp_path / "benchmark.json"

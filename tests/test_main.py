@@ -561,6 +561,8 @@ def test_a_killed_command_continues_to_the_same_bits(call, tmp_path):
     assert (status, err) == (0, "")
     assert ("resuming from iteration 1000" in out) == (name == "killed")
   small_runs.assert_same_run(run_directory(tmp_path / "killed"), run_directory(tmp_path / "whole"), 1100)
+  record = json.loads((run_directory(tmp_path / "killed") / "training.json").read_text())
+  assert [started["iteration"] for started in record["starts"]] == [0, 1000]  # the killed command is one of them
 
 
 @pytest.mark.parametrize("moment", ["starting", "training"])
@@ -586,12 +588,13 @@ def test_a_reader_that_leaves_is_one_line(tmp_path):
   assert_one_line(process.returncode, err, "output")
 
 
-def test_evaluations_leave_the_results_and_the_time_of_the_training(tmp_path):
+def test_evaluations_leave_the_results_and_the_time_of_the_training(tmp_path, monkeypatch):
   """The published sequence: train, then evaluate; the table and the wall time of the training stay."""
-  from maml_tf.experiments import run
+  from maml_tf.experiments import provenance, run
   from maml_tf.experiments.config import resolve
 
   common = dict(logdir=str(tmp_path), eval_tasks=40, jit_compile=False, log=False)
+  monkeypatch.setattr(provenance, "commit", lambda: "first")
   trained = run.run(resolve(**common, metatrain_iterations=60), command="train", say=lambda line: None)
   folder = pathlib.Path(trained["directory"])
   before = (folder / "results.json").read_bytes()
@@ -602,12 +605,11 @@ def test_evaluations_leave_the_results_and_the_time_of_the_training(tmp_path):
   assert evaluated["training"]["seconds"] == trained["training"]["seconds"] > 0
   again = run.run(resolve(**common, metatrain_iterations=60), command="again", say=lambda line: None)
   assert again["training"] == trained["training"]
+  monkeypatch.setattr(provenance, "commit", lambda: "second")
   longer = run.run(resolve(**common, metatrain_iterations=100), command="more", say=lambda line: None)
   assert longer["training"]["commands"] == ["train", "more"]
-  assert [(start["iteration"], start["command"]) for start in longer["training"]["starts"]] == [
-    (0, "train"),
-    (60, "more"),
-  ]
-  assert all(start["commit"] == longer["commit"] for start in longer["training"]["starts"])
+  assert longer["training"]["starts"] == [
+    {"iteration": 0, "command": "train", "commit": "first"}, {"iteration": 60, "command": "more", "commit": "second"},
+  ]  # fmt: skip
   assert longer["training"]["timed_iterations"] == 100
   assert longer["training"]["seconds"] > trained["training"]["seconds"]

@@ -195,12 +195,15 @@ def test_a_kept_checkpoint_continues_to_the_same_bits(tmp_path):
 
   settings = dict(metatrain_iterations=2200, meta_batch_size=2, eval_tasks=40, jit_compile=False, log=False, seed=3)
   logs = tmp_path / "whole"
-  whole = pathlib.Path(run.run(resolve(**settings, logdir=str(logs)), say=lambda line: None)["directory"])
+  config, command = resolve(**settings, logdir=str(logs)), f"python scripts/main.py --seed=3 --logdir={logs}"
+  whole = pathlib.Path(run.run(config, command, say=lambda line: None)["directory"])
   killed = pathlib.Path(shutil.copytree(whole, tmp_path / "killed" / whole.name))
   (killed / "checkpoints" / "model2200.npz").unlink()
   done = script("checkpoint.py", f"--output={tmp_path / 'kept'}", killed)
   assert done.returncode == 0, done.stderr
   assert "iteration 2000" in done.stdout
+  kept = json.loads((tmp_path / "kept" / whole.name / "training.json").read_text())
+  assert kept["commands"] == [kept["starts"][0]["command"]] == ["python scripts/main.py --seed=3"]
   command = done.stdout.splitlines()[-1].replace("python scripts/main.py", f"{sys.executable} {SCRIPTS / 'main.py'}")
   again = subprocess.run(["bash", "-ec", command], cwd=tmp_path, capture_output=True, text=True, timeout=300)
   assert again.returncode == 0 and "resuming from iteration 2000" in again.stdout, again.stderr
@@ -238,6 +241,6 @@ def test_tables_replace_the_older_ones_in_a_document():
 
 def test_collected_commands_name_no_folder_of_the_machine_they_ran_on():
   command = "python scripts/main.py --logdir=/a/b --noconv '--data_dir=/a b' --train=False"
-  content = {"command": command, "commands": [command], "text": "see --logdir=/a", "seed": 0}
+  content = {"command": command, "starts": [{"command": command}], "text": "see --logdir=/a", "seed": 0}
   short = "python scripts/main.py --noconv --train=False"
-  assert collect.without_paths(content) == {"command": short, "commands": [short], "text": "see --logdir=/a", "seed": 0}
+  assert collect.without_paths(content) == content | {"command": short, "starts": [{"command": short}]}

@@ -5,6 +5,7 @@ import hashlib
 import os
 import pathlib
 import re
+import shlex
 
 from maml_tf.datasets import splits
 from maml_tf.datasets.splits import SPLITS
@@ -190,7 +191,9 @@ def _refuse_half(folder, parts):
 
 def _check_split_folders(path):
   expected = "expected {train,val,test}/<class>/<image>; which classes go where is yours to choose"
-  advice = f"mkdir -p {path}/{{train,val,test}}, then move or link each class's folder into one of the three"
+  advice = (
+    f"mkdir -p {shlex.quote(str(path))}/{{train,val,test}}, then move or link each class's folder into one of the three"
+  )
   if not path.exists():
     raise UserError(f"--data_dir={path}: no such folder; {expected}: {advice}")
   absent = [part for part in SPLITS if not (path / part).is_dir()]

@@ -247,11 +247,12 @@ class ImageExperiment:
       return []
     accuracy, read_at = self._published()
     cells = "".join(f"{f'{100 * accuracy:.2f}       ' if step == read_at else '':>15}" for step in steps).rstrip()
-    queries = published_queries(self.config.datasource, self.config.update_batch_size)
+    shots = self.config.update_batch_size
+    queries = published_queries(self.config.datasource, shots)
     return [
       f"{'published (table 1)':24}{cells}".rstrip(),
       f"The published {100 * accuracy:g} % is read after {read_at} steps, on test tasks with {queries} "
-      f"{'query' if queries == 1 else 'queries'} per class.",
+      f"{'query' if queries == 1 else 'queries'} per class{', to judge by its interval' if queries < shots else ''}.",
     ]
 
 

@@ -279,10 +279,10 @@ PUBLISHED_IMAGES_CI95 = {
 
 
 def published_queries(datasource, shots):
-  """Query images per class behind a cell of the paper's table 1.
+  """Query images per class that a cell of the paper's table 1 appears to have been measured with.
 
   The paper does not say, and cbfinn/maml's main.py takes as many as shots. But the paper's intervals for Omniglot with
-  five shots are as wide as one query leaves them, and more than twice as wide as five do (docs/fidelity.md).
+  five shots are those of one query (docs/fidelity.md, "How many queries ...", has what speaks for either).
   """
   return shots if datasource == "miniimagenet" else 1
 

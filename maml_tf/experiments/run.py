@@ -103,11 +103,12 @@ def _run(config, experiment, command, say, began):
   with _failures_explained():
     experiment.load_data()
   with directory.locked(), _failures_explained():
-    initial = _prepare(config, initial, directory, say)
+    initial = _prepare(config, initial, directory, command, say)
     learner = experiment.learner(initial)
     if config.train:
-      _record_start(config, directory, command)
-    state, training = (_train if config.train else _load)(config, experiment, learner, directory, say)
+      state, training = _train(config, experiment, learner, directory, command, say)
+    else:
+      state, training = _load(config, experiment, learner, directory, say)
     learned = _iterations_done(training) > 0
     training = _training_record(directory, training, command)
     if config.train and _chooses_best(config, experiment):
@@ -174,26 +175,25 @@ def _training_record(directory, training, command):
     "timed_iterations": timed,  # fewer than `iteration` where a command was killed: it left no time behind
     "iterations_per_second": timed / seconds,
     "commands": [*before.get("commands", []), command],
-    "starts": before.get("starts", []),
+    "starts": before.get("starts") or [],
   }
   directory.write_json(directory.training, record)
   return record
 
 
-def _record_start(config, directory, command):
-  """Adds this command and its commit to training.json, from which iteration on, before it trains: it may be killed."""
-  first = (CheckpointFolder(directory.checkpoints).iterations() or [0])[-1]
-  if first < config.iterations:
-    record = _read_training_record(directory)
-    start = {"iteration": first, "command": command, "commit": provenance.commit()}
-    directory.write_json(directory.training, {**record, "starts": [*record.get("starts", []), start]})
+def _record_start(directory, iteration, command):
+  """Adds a command and its commit to training.json, and where it goes on from, before it trains: it may be killed."""
+  record = _read_training_record(directory)
+  start = {"iteration": iteration, "command": command, "commit": provenance.commit()}
+  directory.write_json(directory.training, {**record, "starts": [*(record.get("starts") or []), start]})
 
 
 def _read_training_record(directory):
   try:
-    return json.loads(directory.training.read_text(encoding="utf-8"))
+    record = json.loads(directory.training.read_text(encoding="utf-8"))
   except (OSError, ValueError):  # none yet, or one that can only be begun anew
     return {}
+  return record if isinstance(record, dict) else {}
 
 
 def run_directory(config, init_fingerprint=None, data_fingerprint=None):
@@ -253,7 +253,7 @@ def _evaluates_checkpoint(config):
   return config.init_from is None and config.method != "random"
 
 
-def _prepare(config, initial, directory, say):
+def _prepare(config, initial, directory, command, say):
   """Readies the directory for training; returns the weights to start from (None: fresh ones)."""
   if not config.train:
     return initial
@@ -265,7 +265,7 @@ def _prepare(config, initial, directory, say):
   if directory.saved_model.is_file():
     raise UserError(f"{directory.saved_model}: this is a file where the run writes a folder; move it away")
   directory.write_json(directory.config, config.to_dict())
-  return _pretrained_weights(config, initial, directory, say) if config.pretrains_first else initial
+  return _pretrained_weights(config, initial, directory, command, say) if config.pretrains_first else initial
 
 
 def _refuse_shorter(config, directory):
@@ -279,7 +279,7 @@ def _refuse_shorter(config, directory):
     )
 
 
-def _train(config, experiment, learner, directory, say):
+def _train(config, experiment, learner, directory, command, say):
   if config.method == "random":
     return learner.initial_state(config.seed), {"iteration": 0}
   say(f"training {config.trained_with} for {config.iterations} iterations in {directory.path}")
@@ -291,6 +291,7 @@ def _train(config, experiment, learner, directory, say):
     config=config.portable(),
     jit_compile=config.jit_compile,
     tensorboard=config.log,
+    on_start=lambda iteration: _record_start(directory, iteration, command),
     on_validation=experiment.on_validation() if config.log else None,
     say=say,
   )
@@ -339,11 +340,11 @@ def _require_checkpoint(directory):
     )
 
 
-def _pretrained_weights(config, initial, directory, say):
+def _pretrained_weights(config, initial, directory, command, say):
   """The weights of the pretraining that comes before meta-training: a run of its own, inside this one."""
   stage = dataclasses.replace(config, metatrain_iterations=0, update_lr=None)
   experiment = EXPERIMENTS[config.datasource](stage)
-  state, _ = _train(stage, experiment, experiment.learner(initial), directory.pretraining, say)
+  state, _ = _train(stage, experiment, experiment.learner(initial), directory.pretraining, command, say)
   return state["weights"]
 
 

@@ -39,6 +39,7 @@ class Trainer:
     config: JSON-able dict, kept in every checkpoint.
     jit_compile: compile the loop with XLA.
     tensorboard: write event files.
+    on_start: function (iteration), called before training goes on from there, where there is something left to train.
     on_validation: function (iteration, state, tensorboard), called after every validation.
     say: function of one line of text.
   """
@@ -52,6 +53,7 @@ class Trainer:
     config=None,
     jit_compile=False,
     tensorboard=True,
+    on_start: Callable = lambda iteration: None,
     on_validation: Callable | None = None,
     say=print,
   ):
@@ -59,7 +61,7 @@ class Trainer:
       raise UserError("--jit_compile: these tasks run Python code, which XLA cannot compile; use --jit_compile=False")
     self.learner, self.directory, self.schedule = learner, directory, schedule
     self.seed, self.config, self.say = seed, config or {}, say
-    self.on_validation = on_validation
+    self.on_start, self.on_validation = on_start, on_validation
     self.checkpoints = CheckpointFolder(directory.checkpoints, warn=say)
     self.num_traces = 0
     self._tensorboard_enabled = tensorboard
@@ -79,6 +81,7 @@ class Trainer:
     state, first, best = self._restore()
     if first >= self.schedule.iterations:
       return state, {"iteration": first, "seconds": 0.0, "iterations_per_second": None, "resumed_from": first}
+    self.on_start(first)
     self.checkpoints.rewind(first)
     logs = CsvLog(self.directory.metrics), CsvLog(self.directory.validation)
     for log in logs:
