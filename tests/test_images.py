@@ -271,14 +271,14 @@ def test_the_table_puts_the_published_figure_under_its_step():
   assert note == "The published 98.7 % is read after 3 steps, on test tasks with 1 query per class."
 
 
-@pytest.mark.parametrize(("datasource", "queries"), [
+@pytest.mark.parametrize(("datasource", "said"), [
   ("omniglot", "1 query per class, to judge by its interval."), ("miniimagenet", "5 queries per class."),
 ])  # fmt: skip
-def test_the_table_says_how_many_queries_a_published_5_shot_figure_had(datasource, queries):
+def test_the_table_says_how_many_queries_a_published_5_shot_figure_had(datasource, said):
   config = resolve(datasource, train=False, test_set=True, update_batch_size=5, train_update_batch_size=1)
   summary = {"mean": [0.5] * 11, "ci95": [0.01] * 11}
-  results = {"1": {"inner_lr": 0.4, "accuracy": summary, "loss": summary}}
-  assert images.ImageExperiment(config).table(results)[-1].endswith(f"on test tasks with {queries}")
+  results = {queries: {"inner_lr": 0.4, "accuracy": summary, "loss": summary} for queries in ("1", "5", "15")}
+  assert images.ImageExperiment(config).table(results)[-1].endswith(f"on test tasks with {said}")
 
 
 def test_plots_of_grey_images_and_many_classes():
