@@ -49,7 +49,8 @@ def convert(arguments):
       checkpoint, maml, output, {"config": config.portable(), **origin(checkpoint)}
     )
   except UserError as error:
-    raise UserError(f"{error}; was it trained on --datasource={config.datasource}?") from error
+    other = "miniimagenet" if config.datasource == "omniglot" else "omniglot"
+    raise UserError(f"{error}; try --datasource={other}") from error
   licence = checkpoint.with_name("LICENSE")
   if licence.is_file():  # its terms are that it goes where the weights go
     shutil.copyfile(licence, output / licence.name)

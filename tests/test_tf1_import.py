@@ -98,7 +98,7 @@ def test_the_script_names_what_it_cannot_convert(tmp_path):
   for arguments, message in (
     ((), "expected the checkpoint's prefix"),
     ((tmp_path / "none", tmp_path / "out"), "no TensorFlow checkpoint here"),
-    ((tmp_path / "model7", tmp_path / "out", "--datasource=omniglot"), "was it trained on --datasource=omniglot?"),
+    ((tmp_path / "model7", tmp_path / "out", "--datasource=omniglot"), "try --datasource=miniimagenet"),
   ):
     done = convert(*arguments)
     assert done.returncode == 1 and message in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
