@@ -157,15 +157,9 @@ def images(name):
 
   torch = import_torch()
   import_tensorflow()
-  from maml_tf.experiments import provenance
-
   results = benchmark_images.run(chosen_setting(name), FLAGS.rounds, FLAGS.seconds, chosen_contenders(name))
   print("\n".join(benchmark_images.report(name, results)))
-  return {
-    "format_version": 1, "benchmark": name, **results, "rounds": FLAGS.rounds, "seconds": FLAGS.seconds,
-    "environment": {n: os.environ[n] for n in TENSORFLOW_VARIABLES},
-    "torch": torch.__version__, **provenance.describe(),
-  }  # fmt: skip
+  return {"format_version": 1, "benchmark": name, **results, "torch": torch.__version__, **circumstances()}
 
 
 def memory():
@@ -173,18 +167,21 @@ def memory():
   import benchmark_images
 
   import_tensorflow()
-  from maml_tf.experiments import provenance
-
   setting, contenders = chosen_setting("memory"), chosen_contenders("memory")
   results = {}
   for steps in (1, 5, 10) if FLAGS.num_updates is None else (FLAGS.num_updates,):
     setting = dataclasses.replace(setting, num_updates=steps)
     results[steps] = benchmark_images.run(setting, FLAGS.rounds, FLAGS.seconds, contenders)
     print("\n".join(benchmark_images.report("miniimagenet", results[steps])))
-  return {
-    "format_version": 1, "benchmark": "memory", "by_inner_steps": results, "rounds": FLAGS.rounds,
-    "seconds": FLAGS.seconds, "environment": {n: os.environ[n] for n in TENSORFLOW_VARIABLES}, **provenance.describe(),
-  }  # fmt: skip
+  return {"format_version": 1, "benchmark": "memory", "by_inner_steps": results, **circumstances()}
+
+
+def circumstances():
+  """How images were timed, and on what."""
+  from maml_tf.experiments import provenance
+
+  environment = {name: os.environ[name] for name in TENSORFLOW_VARIABLES}
+  return {"rounds": FLAGS.rounds, "seconds": FLAGS.seconds, "environment": environment, **provenance.describe()}
 
 
 def rl():

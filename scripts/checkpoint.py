@@ -49,8 +49,8 @@ def keep(arguments):
       if path.exists():
         shutil.copyfile(path, target / path.relative_to(folder))
     if (folder / TRAINING).exists():
-      record = json.loads((folder / TRAINING).read_text(encoding="utf-8"))
-      (target / TRAINING).write_text(json.dumps(without_paths(record), indent=2) + "\n", encoding="utf-8")
+      record = without_paths(read_json(folder / TRAINING))
+      (target / TRAINING).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     (target / "config.json").write_text(json.dumps(config.portable(), indent=2) + "\n", encoding="utf-8")
     size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
     print(f"wrote {target}: iteration {iteration_of(checkpoint)}, {size / 1e6:.1f} MB; to continue it:")
@@ -68,14 +68,16 @@ def iteration_of(checkpoint):
 
 def config_of(folder):
   """The settings that a run directory was trained with."""
-  path = pathlib.Path(folder) / "config.json"
+  return resolve(**read_json(pathlib.Path(folder) / "config.json"))
+
+
+def read_json(path):
   try:
-    settings = json.loads(path.read_text(encoding="utf-8"))
+    return json.loads(path.read_text(encoding="utf-8"))
   except OSError as error:
-    raise UserError(f"{path}: {error.strerror}; name run directories that main.py trained in") from error
+    raise UserError(f"{path}: {error.strerror}; name run directories that main.py made") from error
   except ValueError as error:
     raise UserError(f"{path}: damaged ({error})") from error
-  return resolve(**settings)
 
 
 def name_of(folder, config):

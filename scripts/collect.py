@@ -17,9 +17,9 @@ import sys
 import image_results
 import rl_results
 from absl import flags
-from checkpoint import without_paths
+from checkpoint import read_json, without_paths
 from common import import_tensorflow, main_of
-from image_results import average, read_json
+from image_results import average
 
 from maml_tf.errors import UserError
 from maml_tf.experiments.presets import IMAGE_DATASOURCES, PUBLISHED_SINUSOID, RL_DATASOURCES

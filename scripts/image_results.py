@@ -1,11 +1,10 @@
 """The results file of image runs: what `collect.py` makes of their run directories, finished or not."""
 
 import csv
-import json
 import math
 import pathlib
 
-from checkpoint import config_of, continue_command, iteration_of, name_of, newest_checkpoint, train_command
+from checkpoint import config_of, continue_command, iteration_of, name_of, newest_checkpoint, read_json, train_command
 
 from maml_tf.errors import UserError
 from maml_tf.experiments.config import resolve
@@ -244,12 +243,3 @@ def _validation(rows):
   names = [name for step in CURVE_STEPS if (name := f"accuracy/step_{step}") in (rows[0] if rows else [])]
   curve = {"iteration": [int(row["iteration"]) for row in rows]}
   return curve | {name: [round(row[name], 5) for row in rows] for name in names}
-
-
-def read_json(path):
-  try:
-    return json.loads(path.read_text(encoding="utf-8"))
-  except OSError as error:
-    raise UserError(f"{path}: {error.strerror}; name run directories that main.py made") from error
-  except ValueError as error:
-    raise UserError(f"{path}: damaged ({error})") from error

@@ -159,9 +159,9 @@ def _image_lines(row):
     return [f"{start} not run yet | | | | | `{command}` |"]
   content = _read(name)
   end = f"{_iterations(content)} | [{name}](results/{name}) |"
+  published = str(published_queries(row.key[0], content["shots"]))
   lines = []
   for tasks, results in content["results"].items():
-    published = str(published_queries(row.key[0], content["shots"]))
     cells = [_accuracy(results.get(n), step, bold=n == published) for n in ("1", "5", "15")]
     count = f"{int(tasks):,}" if tasks.isdigit() else tasks
     lines.append(f"{start} {' | '.join(cells)} | {count} | {end}")

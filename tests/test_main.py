@@ -142,7 +142,11 @@ WITHOUT_DATA = [
     "{tmp}",
     ["no miniImageNet here", "{{train,val,test}}/<class>/*.jpg", "cannot be downloaded", "ln -s"],
   ),
-  ("folder", "{tmp}/none", ["no such folder", "mkdir -p {tmp}/none/{{train,val,test}}"]),
+  (
+    "folder",
+    "{tmp}/none",
+    ["no such folder", "{{train,val,test}}/<class>/<image>", "mkdir -p {tmp}/none/{{train,val,test}}"],
+  ),
   ("folder", "{tmp}/own", ["no folder train/", "{{train,val,test}}/<class>/<image>"]),
   ("folder", "{tmp}/file", ["this is a file"]),
   ("folder", "", ["expected the name of a folder"]),

@@ -241,6 +241,10 @@ def test_tables_replace_the_older_ones_in_a_document():
 
 def test_collected_commands_name_no_folder_of_the_machine_they_ran_on():
   command = "python scripts/main.py --logdir=/a/b --noconv '--data_dir=/a b' --train=False"
-  content = {"command": command, "starts": [{"command": command}], "text": "see --logdir=/a", "seed": 0}
+  content = {
+    "command": command, "commands": [command], "starts": [{"command": command}], "text": "see --logdir=/a", "seed": 0,
+  }  # fmt: skip
   short = "python scripts/main.py --noconv --train=False"
-  assert collect.without_paths(content) == content | {"command": short, "starts": [{"command": short}]}
+  assert collect.without_paths(content) == content | {
+    "command": short, "commands": [short], "starts": [{"command": short}],
+  }  # fmt: skip
