@@ -11,7 +11,7 @@ __all__ = ["MAML", "evaluation", "export", "losses", "models", "tasks"]
 
 def __getattr__(name):
   if name == "MAML":
-    return importlib.import_module("maml_tf.maml").MAML
+    return importlib.import_module("maml_tf.algorithms.maml").MAML
   if name in __all__:
     return importlib.import_module(f"maml_tf.{name}")
   raise AttributeError(f"module 'maml_tf' has no attribute {name!r}")

@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from maml_tf import maml, progress, randomness, tracing
+from maml_tf import over_tasks, progress, randomness, tracing
 
 # Tasks are drawn in blocks of this size, each from a seed of its own, whatever the number of tasks or the memory: so
 # the first 600 of 6,000 test tasks are the 600 test tasks.
@@ -61,7 +61,7 @@ def _in_chunks(evaluate_batch, task_chunk):
 
   def evaluate(batch):
     def chunk(first):
-      return evaluate_batch(maml.tasks_of(batch, first, size))
+      return evaluate_batch(over_tasks.tasks_of(batch, first, size))
 
     return _one_after_another(chunk, tf.range(0, BLOCK, size))
 

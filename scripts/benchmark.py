@@ -61,7 +61,7 @@ class Contender:
 def maml_tf_contender(jit_compile):
   """The package's own loop: `Trainer._advance`, 100 meta-iterations per call, as in a training run."""
   from maml_tf.experiments.config import resolve
-  from maml_tf.experiments.sinusoid import SinusoidExperiment
+  from maml_tf.experiments.domains.sinusoid.experiment import SinusoidExperiment
   from maml_tf.training.run_directory import RunDirectory
   from maml_tf.training.trainer import Schedule, Trainer
 

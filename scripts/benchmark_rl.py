@@ -78,7 +78,7 @@ def ours(datasource, horizon):
   import tensorflow as tf
 
   from maml_tf.experiments.config import resolve
-  from maml_tf.experiments.reinforcement import make_environment
+  from maml_tf.experiments.domains.policies.experiment import make_environment
   from maml_tf.rl import policies
   from maml_tf.rl.rollouts import collect
 
@@ -153,7 +153,7 @@ def meta_iteration(rounds):
   import tensorflow as tf
 
   from maml_tf.experiments.config import resolve
-  from maml_tf.experiments.reinforcement import ReinforcementExperiment
+  from maml_tf.experiments.domains.policies.experiment import ReinforcementExperiment
 
   split = {}
   for name, share in (("exact products", 1.0), (f"products on {SUBSAMPLE:.0%} of the tasks", SUBSAMPLE)):

@@ -68,9 +68,10 @@ def sinusoid():
   runs = find_runs("sinusoid", SINUSOID_COMMANDS)
   import_tensorflow()
   from maml_tf import export
-  from maml_tf.experiments import plots, sinusoid_plots
+  from maml_tf.experiments import figures
   from maml_tf.experiments.config import resolve
-  from maml_tf.experiments.sinusoid import SinusoidExperiment
+  from maml_tf.experiments.domains.sinusoid import plots as sinusoid_plots
+  from maml_tf.experiments.domains.sinusoid.experiment import SinusoidExperiment
 
   fitted = {}
   for method in ("maml", "pretrain"):
@@ -78,13 +79,13 @@ def sinusoid():
     experiment = SinusoidExperiment(resolve(**content["config"]))
     weights, _ = export.load_initialization(directory / "saved_model", experiment.model.weight_shapes)
     fitted[method] = (experiment, weights, {int(k): r["inner_lr"] for k, r in content["results"].items()})
-  figures = {
+  drawn = {
     "sinusoid_figure_2": sinusoid_plots.figure_2(fitted),
     "sinusoid_figure_3": sinusoid_plots.mse_against_steps({m: content["results"] for m, (_, content) in runs.items()}),
   }
   for directory, _ in runs.values():
     print(f"from  {directory}")
-  for path in plots.save_all(figures, FLAGS.output, FORMATS):
+  for path in figures.save_all(drawn, FLAGS.output, FORMATS):
     print(f"wrote {path}")
 
 
@@ -94,9 +95,10 @@ def images():
   if not panels:
     raise UserError(f"--results={FLAGS.results}: no results file of images here; scripts/collect.py makes them")
   import_tensorflow()
-  from maml_tf.experiments import image_plots, plots
+  from maml_tf.experiments import figures
+  from maml_tf.experiments.domains.images import plots as image_plots
 
-  for path in plots.save_all({"image_learning_curves": image_plots.learning_curves(panels)}, FLAGS.output, FORMATS):
+  for path in figures.save_all({"image_learning_curves": image_plots.learning_curves(panels)}, FLAGS.output, FORMATS):
     print(f"wrote {path}")
 
 
@@ -137,21 +139,22 @@ def rl():
   if not found:
     raise UserError(f"--results={FLAGS.results}: no results file of policies here; scripts/collect.py makes them")
   import_tensorflow()
-  from maml_tf.experiments import plots, rl_plots
+  from maml_tf.experiments import figures
+  from maml_tf.experiments.domains.policies import plots as rl_plots
 
-  figures = {"rl_returns": rl_plots.returns_of_tasks(found)}
+  drawn = {"rl_returns": rl_plots.returns_of_tasks(found)}
   if POINT.is_dir():
-    figures["rl_point_trajectories"] = point_trajectories()
-  for path in plots.save_all(figures, FLAGS.output, FORMATS):
+    drawn["rl_point_trajectories"] = point_trajectories()
+  for path in figures.save_all(drawn, FLAGS.output, FORMATS):
     print(f"wrote {path}")
 
 
 def point_trajectories():
   """2D paths before and after one step, of the initialisation in pretrained/."""
   from maml_tf import export
-  from maml_tf.experiments import rl_plots
   from maml_tf.experiments.config import resolve
-  from maml_tf.experiments.reinforcement import ReinforcementExperiment
+  from maml_tf.experiments.domains.policies import plots as rl_plots
+  from maml_tf.experiments.domains.policies.experiment import ReinforcementExperiment
 
   experiment = ReinforcementExperiment(resolve("point", seed=FLAGS.seed))
   weights, _ = export.load_initialization(POINT, experiment.model.weight_shapes)

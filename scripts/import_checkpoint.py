@@ -36,7 +36,7 @@ def convert(arguments):
   checkpoint, output = map(pathlib.Path, arguments)
   import_tensorflow()
   from maml_tf import MAML, export
-  from maml_tf.experiments import images
+  from maml_tf.experiments.domains.images import experiment as images
 
   found = export.read_tf1_checkpoint(checkpoint)
   *_, filters = found["conv_0/kernel"].shape

@@ -31,8 +31,8 @@ LONG_FILES = (
   "test_main",
   "test_maml",
   "test_readme",
-  "test_rl_experiment",
-  "test_scripts",
+  "test_policies",
+  "test_results",
   "test_trainer",
 )
 

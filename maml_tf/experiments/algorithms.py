@@ -5,9 +5,9 @@ import pathlib
 import tensorflow as tf
 
 from maml_tf import MAML
+from maml_tf.algorithms.reptile import Reptile, head_only
 from maml_tf.errors import UserError
 from maml_tf.maml import LearnedStepSizes
-from maml_tf.relatives import Reptile, head_only
 
 CPU_FLAGS = ("avx512_bf16", "amx_bf16")  # what the Linux kernel calls bfloat16 arithmetic on x86
 GPU_CAPABILITY = (8, 0)  # NVIDIA: since Ampere

@@ -16,10 +16,10 @@ from maml_tf import export
 from maml_tf.errors import UserError
 from maml_tf.experiments import provenance
 from maml_tf.experiments.config import readable_name, training_settings
-from maml_tf.experiments.images import ImageExperiment
+from maml_tf.experiments.domains.images.experiment import ImageExperiment
+from maml_tf.experiments.domains.policies.experiment import ReinforcementExperiment
+from maml_tf.experiments.domains.sinusoid.experiment import SinusoidExperiment
 from maml_tf.experiments.presets import IMAGE_DATASOURCES, RL_DATASOURCES
-from maml_tf.experiments.reinforcement import ReinforcementExperiment
-from maml_tf.experiments.sinusoid import SinusoidExperiment
 from maml_tf.training.checkpoints import CheckpointFolder, read, writing
 from maml_tf.training.logging import TensorBoard
 from maml_tf.training.run_directory import RunDirectory, name_of

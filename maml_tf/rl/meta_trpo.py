@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from maml_tf import maml, randomness, tracing
+from maml_tf import maml, over_tasks, randomness, tracing
 from maml_tf.rl import trpo, vpg
 from maml_tf.rl.advantages import advantages
 from maml_tf.rl.rollouts import collect
@@ -36,7 +36,7 @@ class MetaObjective:
 
   def adapted(self, weights):
     """The weights of each task after the inner steps."""
-    start = maml.for_each_task(weights, self.outer_batch.advantages)
+    start = over_tasks.for_each_task(weights, self.outer_batch.advantages)
     losses = [self.inner_loss(self.policy, batch) for batch in self.inner_batches]
     return maml.adapt(losses, start, self.inner_lr, len(losses), self.first_order)[-1]
 
@@ -283,7 +283,7 @@ class MetaPolicySearch:
     steps, batches = maml.adapt_with_fresh_data(
       rollouts,
       lambda batch: self.inner_loss(self.policy, batch),
-      maml.for_each_task(weights, goals),
+      over_tasks.for_each_task(weights, goals),
       inner_lr,
       num_updates,
     )

@@ -4,7 +4,8 @@ from typing import Protocol, runtime_checkable
 
 import tensorflow as tf
 
-from maml_tf import evaluation, export, maml
+from maml_tf import evaluation, export, over_tasks
+from maml_tf.algorithms.maml import move_statistics
 from maml_tf.training import optimizers
 
 
@@ -86,9 +87,11 @@ class SupervisedLearner:
 
   def train_step(self, state, seed):
     batch = self.train_tasks.sample(seed, self.meta_batch_size)
-    loss, gradients, metrics = maml.meta_gradients(self.algorithm.meta_loss, state["weights"], batch, self.task_chunk)
+    loss, gradients, metrics = over_tasks.meta_gradients(
+      self.algorithm.meta_loss, state["weights"], batch, self.task_chunk
+    )
     weights, optimizer = self.optimizer.update(gradients, state["optimizer"], state["weights"])
-    weights, metrics = maml.move_statistics(weights, metrics)
+    weights, metrics = move_statistics(weights, metrics)
     norm = tf.linalg.global_norm(list(gradients.values()))
     return {"weights": weights, "optimizer": optimizer}, {
       "loss": loss,

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -105,9 +105,9 @@ def test_committed_checkpoints_are_small_and_of_a_run_that_the_package_would_fin
 def test_pretrained_initialisations_can_be_used():
   """Each is of the network that its own settings make, and small."""
   from maml_tf import export, models
-  from maml_tf.experiments import images
   from maml_tf.experiments.config import resolve
-  from maml_tf.experiments.reinforcement import ReinforcementExperiment
+  from maml_tf.experiments.domains.images import experiment as images
+  from maml_tf.experiments.domains.policies.experiment import ReinforcementExperiment
 
   for path in (ROOT / "pretrained").glob("*/saved_model.pb"):
     folder = path.parent

@@ -14,7 +14,7 @@ from maml_tf import MAML, evaluation, export, models, randomness, tasks
 from maml_tf.datasets import miniimagenet
 from maml_tf.errors import UserError
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts" / "import_checkpoint.py"
 COMMITTED = ROOT / "pretrained" / "miniimagenet_1shot_published"
 CHECKPOINT = pathlib.Path(REAL or "") / "cbfinn_miniimagenet_1shot" / "model59000"

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from maml_tf import MAML, models, randomness, tasks, tracing
-from maml_tf.baselines import Pretraining, best_step_size
+from maml_tf.algorithms.pretraining import Pretraining, best_step_size
 from maml_tf.training.learner import Learner, SupervisedLearner
 
 SEED = randomness.make_seed(0)

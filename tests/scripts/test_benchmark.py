@@ -11,7 +11,7 @@ import pytest
 
 from maml_tf.errors import UserError
 
-SCRIPT = pathlib.Path(__file__).parents[1] / "scripts" / "benchmark.py"
+SCRIPT = pathlib.Path(__file__).parents[2] / "scripts" / "benchmark.py"
 SMALL = ["--tasks=2", "--filters=4", "--rounds=1", "--seconds=0.01"]
 
 

@@ -329,7 +329,7 @@ BUSY = dict(iterations=120, log_every=5, validate_every=20, checkpoint_every=1, 
 def test_killed_again_and_again_it_ends_with_the_same_bits(tmp_path):
   small_runs.trainer(tmp_path / "whole", Schedule(**BUSY)).train()
   path = tmp_path / "killed"
-  command = [sys.executable, "-c", KILLER, os.path.dirname(__file__), str(path), repr(BUSY)]
+  command = [sys.executable, "-c", KILLER, os.path.dirname(small_runs.__file__), str(path), repr(BUSY)]
   done = subprocess.run(command, capture_output=True, text=True, timeout=120)
   assert done.returncode == 0, done.stderr
   reached = [int(line) for line in done.stdout.split()]

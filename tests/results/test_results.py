@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import small_runs
 
-SCRIPTS = pathlib.Path(__file__).parents[1] / "scripts"
+SCRIPTS = pathlib.Path(__file__).parents[2] / "scripts"
 
 
 def script(name, *arguments, timeout=300):

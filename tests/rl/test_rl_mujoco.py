@@ -22,7 +22,7 @@ from maml_tf.rl.envs.definition import LARGEST
 from maml_tf.rl.envs.drawing import Drawer
 from maml_tf.rl.simulators.planar import PlanarBody
 
-GOLDEN = pathlib.Path(__file__).parent / "golden"
+GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 NAMES = list(envs.DEFINITIONS)
 
 

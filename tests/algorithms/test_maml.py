@@ -6,9 +6,9 @@ import tensorflow as tf
 from finite_differences import relative_error
 
 from maml_tf import MAML, losses, models, tasks
-from maml_tf.baselines import Pretraining
+from maml_tf.algorithms.pretraining import Pretraining
+from maml_tf.algorithms.reptile import Reptile
 from maml_tf.maml import LearnedStepSizes, adapt, adapt_final, inner_update
-from maml_tf.relatives import Reptile
 
 RNG = np.random.default_rng
 

@@ -12,10 +12,10 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from maml_tf.errors import UserError
-from maml_tf.experiments import rl_plots
 from maml_tf.experiments.config import readable_name, resolve, training_settings
+from maml_tf.experiments.domains.policies import plots as rl_plots
+from maml_tf.experiments.domains.policies.experiment import ReinforcementExperiment
 from maml_tf.experiments.presets import PUBLISHED_RETURNS
-from maml_tf.experiments.reinforcement import ReinforcementExperiment
 from maml_tf.rl.envs import published_test_goals
 from maml_tf.training.run_directory import name_of
 from maml_tf.training.trainer import Schedule

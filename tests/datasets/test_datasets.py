@@ -17,7 +17,7 @@ from real_data import REAL, needs_real_data
 from maml_tf.datasets import image_bank, image_folder, locate, miniimagenet, omniglot, splits
 from maml_tf.errors import UserError
 
-DATA = pathlib.Path(__file__).parents[1] / "data"
+DATA = pathlib.Path(__file__).parents[2] / "data"
 
 
 def write_image(path, size=(12, 10), mode="RGB", seed=0):

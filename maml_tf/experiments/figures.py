@@ -3,12 +3,12 @@
 import pathlib
 
 
-def save_all(figures, folder, formats=("png",)):
+def save_all(drawn, folder, formats=("png",)):
   """Writes name -> figure as <folder>/<name>.<format>; returns the paths."""
   folder = pathlib.Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
   paths = []
-  for name, figure in figures.items():
+  for name, figure in drawn.items():
     for extension in formats:
       paths.append(folder / f"{name}.{extension}")
       figure.savefig(paths[-1], dpi=120)

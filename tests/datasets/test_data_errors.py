@@ -21,7 +21,7 @@ from real_data import REAL, needs_real_data
 from maml_tf.datasets import image_bank, image_folder, locate, omniglot
 from maml_tf.errors import UserError
 
-SCRIPT = pathlib.Path(__file__).parents[1] / "scripts" / "main.py"
+SCRIPT = pathlib.Path(__file__).parents[2] / "scripts" / "main.py"
 # A port where nobody listens: the same for every machine, with a network or without one.
 WITHOUT_NETWORK = {"https_proxy": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9", "no_proxy": ""}
 

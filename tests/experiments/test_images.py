@@ -24,12 +24,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from maml_tf import export
 from maml_tf.errors import UserError
-from maml_tf.experiments import image_plots, images, run
+from maml_tf.experiments import run
 from maml_tf.experiments.config import resolve
+from maml_tf.experiments.domains.images import experiment as images
+from maml_tf.experiments.domains.images import plots as image_plots
 from maml_tf.training import checkpoints
 from maml_tf.training.trainer import Schedule
 
-SCRIPT = pathlib.Path(__file__).parents[1] / "scripts" / "main.py"
+SCRIPT = pathlib.Path(__file__).parents[2] / "scripts" / "main.py"
 
 SETTINGS = dict(
   datasource="folder", num_classes=3, num_filters=8, max_pool=False, meta_batch_size=4, num_updates=1, update_lr=0.1,
@@ -332,8 +334,8 @@ def test_real_omniglot_trains_and_is_evaluated_with_five_shots(small, tmp_path, 
 
 
 KILLED = """
-import sys
-sys.path.insert(0, sys.argv[1])
+import os, sys
+sys.path[:0] = [sys.argv[1], os.path.dirname(sys.argv[1])]
 import test_images
 with test_images.small_scale():
   test_images.run.run(test_images.resolve(**eval(sys.argv[2])), say=lambda line: None)

@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from maml_tf import tracing
-from maml_tf.maml import MAML
+from maml_tf.algorithms.maml import MAML
 
 
 def head_only(model, inner_lr):

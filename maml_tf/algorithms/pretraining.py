@@ -7,8 +7,8 @@ import numpy as np
 import tensorflow as tf
 
 from maml_tf import losses, tracing
+from maml_tf.algorithms.maml import MAML
 from maml_tf.errors import UserError
-from maml_tf.maml import MAML
 
 # The paper says "automatically tuned step size" and its code has no such search; figure 2 names 0.02 for its fit. The
 # smallest ones are for the oracle, which several steps of 0.001 already spoil.

@@ -6,8 +6,8 @@ from finite_differences import relative_error
 from test_maml import image_batch, mlp, regression_batch, spread
 
 from maml_tf import MAML, models
+from maml_tf.algorithms.reptile import Reptile, head_only
 from maml_tf.maml import LearnedStepSizes, meta_gradients
-from maml_tf.relatives import Reptile, head_only
 from maml_tf.training import optimizers
 from maml_tf.training.learner import SupervisedLearner
 

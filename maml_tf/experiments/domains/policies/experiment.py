@@ -5,7 +5,8 @@ import tensorflow as tf
 
 from maml_tf import evaluation, progress, randomness, tracing
 from maml_tf.errors import UserError
-from maml_tf.experiments import plots, rl_plots
+from maml_tf.experiments import figures
+from maml_tf.experiments.domains.policies import plots
 from maml_tf.experiments.presets import (
   PUBLISHED_RETURNS,
   RL_DEFAULT_TEST_TRANSITIONS,
@@ -104,7 +105,7 @@ class ReinforcementExperiment:
       return None
 
     def draw(iteration, state, board):
-      figure = rl_plots.trajectories(self.paths(state["weights"]))
+      figure = plots.trajectories(self.paths(state["weights"]))
       board.figure(iteration, "trajectories before and after one step", figure)
 
     return draw
@@ -160,10 +161,10 @@ class ReinforcementExperiment:
 
   def plots(self, weights, results, directory):
     """Writes the run's plots; returns their paths."""
-    figures = {"returns": rl_plots.returns_against_steps({self.config.trained_with: results}, self.config.datasource)}
+    drawn = {"returns": plots.returns_against_steps({self.config.trained_with: results}, self.config.datasource)}
     if self.config.datasource == "point":
-      figures["trajectories"] = rl_plots.trajectories(self.paths(weights))
-    written = plots.save_all(figures, directory)
+      drawn["trajectories"] = plots.trajectories(self.paths(weights))
+    written = figures.save_all(drawn, directory)
     if self.config.render:
       written += self._videos(weights, directory)
     return written

@@ -18,7 +18,7 @@ import warnings
 import pytest
 import small_runs
 
-SCRIPT = pathlib.Path(__file__).parents[1] / "scripts" / "main.py"
+SCRIPT = pathlib.Path(__file__).parents[2] / "scripts" / "main.py"
 SMALL = ("--eval_tasks=20", "--eval_queries=5", "--eval_updates=2", "--nojit_compile")
 
 

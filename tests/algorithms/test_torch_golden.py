@@ -9,7 +9,7 @@ import tensorflow as tf
 from maml_tf import MAML, models, tasks
 from maml_tf.models import layers
 
-FILE = pathlib.Path(__file__).parent / "golden" / "torch_meta_gradients.npz"
+FILE = pathlib.Path(__file__).parents[1] / "golden" / "torch_meta_gradients.npz"
 CASES = ["strided", "strided_3_steps", "max_pool"]
 
 

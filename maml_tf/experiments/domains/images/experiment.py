@@ -8,8 +8,9 @@ import tensorflow as tf
 from maml_tf import evaluation, models, randomness, tasks
 from maml_tf.datasets import image_folder, locate, miniimagenet, omniglot
 from maml_tf.errors import UserError
-from maml_tf.experiments import image_plots, plots
+from maml_tf.experiments import figures
 from maml_tf.experiments.algorithms import make_algorithm
+from maml_tf.experiments.domains.images import plots
 from maml_tf.experiments.presets import published_accuracy, published_queries
 from maml_tf.training import optimizers
 from maml_tf.training.learner import SupervisedLearner
@@ -84,7 +85,7 @@ class ImageExperiment:
 
     def draw(iteration, state, board):
       if iteration % (5 * self.schedule().validate_every) == 0 or iteration == self.config.iterations:
-        board.figure(iteration, "episode", image_plots.episode(self.episode(state["weights"], "val")))
+        board.figure(iteration, "episode", plots.episode(self.episode(state["weights"], "val")))
 
     return draw
 
@@ -112,13 +113,11 @@ class ImageExperiment:
 
   def plots(self, weights, results, directory):
     """Writes the run's plots; returns their paths."""
-    figures = {
-      "accuracy": image_plots.accuracy_against_steps(
-        results, self._title(), 1 / self.config.num_classes, self._published()
-      ),
-      "episode": image_plots.episode(self.episode(weights, self._evaluated)),
+    drawn = {
+      "accuracy": plots.accuracy_against_steps(results, self._title(), 1 / self.config.num_classes, self._published()),
+      "episode": plots.episode(self.episode(weights, self._evaluated)),
     }
-    return plots.save_all(figures, directory)
+    return figures.save_all(drawn, directory)
 
   def table(self, results):
     """Lines of text: the results, beside the published one and the step after which the paper reads it."""

@@ -3,9 +3,10 @@
 import tensorflow as tf
 
 from maml_tf import evaluation, models, randomness, tasks, tracing
-from maml_tf.baselines import Pretraining, best_step_size
-from maml_tf.experiments import plots, sinusoid_plots
+from maml_tf.algorithms.pretraining import Pretraining, best_step_size
+from maml_tf.experiments import figures
 from maml_tf.experiments.algorithms import make_algorithm
+from maml_tf.experiments.domains.sinusoid import plots
 from maml_tf.experiments.presets import PUBLISHED_SINUSOID
 from maml_tf.training import optimizers
 from maml_tf.training.learner import SupervisedLearner
@@ -65,7 +66,7 @@ class SinusoidExperiment:
 
     def draw(iteration, state, board):
       if iteration % (3 * self.schedule().validate_every) == 0 or iteration == self.config.iterations:
-        figure = sinusoid_plots.fits_on_held_out(self, state["weights"], self._step_size())
+        figure = plots.fits_on_held_out(self, state["weights"], self._step_size())
         board.figure(iteration, "fits on held-out sine waves", figure)
 
     return draw
@@ -95,10 +96,10 @@ class SinusoidExperiment:
   def plots(self, weights, results, directory):
     """Writes the run's plots; returns their paths."""
     rate = self.inner_lr(results)
-    return plots.save_all(
+    return figures.save_all(
       {
-        "fits": sinusoid_plots.fits_on_held_out(self, weights, rate),
-        "mse": sinusoid_plots.mse_against_steps({self.config.trained_with: results}),
+        "fits": plots.fits_on_held_out(self, weights, rate),
+        "mse": plots.mse_against_steps({self.config.trained_with: results}),
       },
       directory,
     )

@@ -1,0 +1,1 @@
+"""The domains of the experiments, a folder each: settings, published numbers, experiment, plots."""

@@ -1,0 +1,1 @@
+"""Meta-reinforcement learning (Finn et al. 2017, section 5.3)."""

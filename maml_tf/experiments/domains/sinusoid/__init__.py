@@ -1,0 +1,1 @@
+"""Sine waves (Finn et al. 2017, section 5.1)."""

@@ -1,0 +1,86 @@
+"""What happens to a batch of tasks, whatever the algorithm: the mean meta-gradient, in chunks and over replicas."""
+
+import tensorflow as tf
+
+from maml_tf import tracing
+
+
+@tracing.as_it_stands
+def meta_gradients(meta_loss, weights, batch, task_chunk=None):
+  """(loss, gradients like `weights`, metrics) of any `meta_loss(weights, batch) -> (loss, metrics)`.
+
+  Args:
+    meta_loss: a mean over tasks, and so its metrics.
+    weights: dict of name -> tensor.
+    batch: `TaskBatch`.
+    task_chunk: tasks at a time: memory is that of so many, and the result the same but for rounding. It divides the
+      number of tasks. None: all at once.
+  """
+  if task_chunk is None:
+    return _meta_gradients(meta_loss, weights, batch)
+  num_tasks = batch.support_x.shape[0]
+  if num_tasks is None or num_tasks % task_chunk:
+    raise ValueError(f"task_chunk: expected a number that divides the number of tasks, {num_tasks}, got {task_chunk}")
+  batch, count = as_tensors(batch), num_tasks // task_chunk
+
+  def of_chunk(index):
+    return _meta_gradients(meta_loss, weights, tasks_of(batch, index * task_chunk, task_chunk))
+
+  of_chunk = tracing.function(of_chunk).get_concrete_function(tf.TensorSpec([], tf.int32))
+  zeros = tf.nest.map_structure(lambda t: tf.zeros(t.shape, t.dtype), of_chunk.structured_outputs)
+
+  def body(index, means):
+    return index + 1, tf.nest.map_structure(lambda mean, new: mean + new / count, means, of_chunk(index))
+
+  return tf.while_loop(lambda index, _: index < count, body, (0, zeros), parallel_iterations=1)[1]
+
+
+def tasks_of(batch, first, count):
+  """`count` tasks of a `TaskBatch`, from the tensor `first` on."""
+
+  def slice_of(field):
+    if field is None:
+      return None
+    # Not `field[first : first + count]`: XLA does not know the size of that.
+    rest = field.shape.rank - 1
+    part = tf.slice(field, [first] + [0] * rest, [count] + [-1] * rest)
+    return tf.ensure_shape(part, [count, *field.shape[1:]])
+
+  return type(batch)(*map(slice_of, batch))
+
+
+def _meta_gradients(meta_loss, weights, batch):
+  with tf.GradientTape(watch_accessed_variables=False) as tape:
+    tape.watch(weights)
+    loss, metrics = meta_loss(weights, batch)
+  return loss, gradients(tape, loss, weights), metrics
+
+
+def gradients(tape, target, weights):
+  """Gradients, zero for a weight that the target does not use; an error where it uses none of them."""
+  gradients = tape.gradient(target, weights)
+  if all(gradient is None for gradient in gradients.values()):
+    raise ValueError(
+      f"the loss does not depend on any of the weights {', '.join(weights)}: "
+      "it must be computed from model.apply(weights, ...) with differentiable operations"
+    )
+  return {n: tf.zeros_like(weights[n]) if g is None else g for n, g in gradients.items()}
+
+
+def as_tensors(batch):
+  return type(batch)(*(field if field is None else tf.convert_to_tensor(field) for field in batch))
+
+
+def num_tasks_of(x):
+  static = x.shape[0]
+  return tf.shape(x)[0] if static is None else static
+
+
+def for_each_task(weights, data):
+  """Plain weights once for each task of `data` [T, ...]: dict of name -> tensor [T, ...]."""
+  return {name: repeat(weight, num_tasks_of(data)) for name, weight in weights.items()}
+
+
+def repeat(weight, num_tasks):
+  """A plain weight, once for each task: [...] -> [T, ...]."""
+  return tf.broadcast_to(weight, tf.concat([[num_tasks], tf.shape(weight)], 0))
