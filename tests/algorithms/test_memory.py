@@ -12,7 +12,8 @@ from test_maml import CASES, image_batch, spread
 from maml_tf import MAML, evaluation, models, tasks
 from maml_tf.errors import UserError
 from maml_tf.experiments import algorithms
-from maml_tf.maml import LearnedStepSizes, adapt_recomputing, meta_gradients
+from maml_tf.maml import LearnedStepSizes, adapt_recomputing
+from maml_tf.over_tasks import meta_gradients
 
 
 @pytest.mark.parametrize(
