@@ -31,16 +31,27 @@ class ImageBank:
     images: uint8 [M, H, W, C], the images of a class side by side.
     names: names of the classes.
     offsets: int64 [classes + 1]; class c owns images[offsets[c] : offsets[c + 1]].
+    passed_over: dict of suffix to number of files that lay beside the images and are none by their names.
   """
 
   images: np.ndarray
   names: tuple
   offsets: np.ndarray
+  passed_over: dict = dataclasses.field(default_factory=dict)
 
   @property
   def sizes(self):
     """Number of images of every class, int64 [classes]."""
     return np.diff(self.offsets)
+
+  def summary(self):
+    """One line for the user: the counts, and what was passed over."""
+    counts = f"{len(self.names):,} classes, {int(self.offsets[-1]):,} images"
+    if not self.passed_over:
+      return counts
+    number = sum(self.passed_over.values())
+    suffixes = ", ".join(f"{count:,} {suffix}" for suffix, count in self.passed_over.items())
+    return f"{counts}; passed over {number:,} {'file' if number == 1 else 'files'} of other kinds: {suffixes}"
 
   def select(self, names):
     """The bank of these classes, in this order.

@@ -1,5 +1,6 @@
 """Any few-shot data set laid out as `train/val/test/<class>/<image>`."""
 
+import dataclasses
 import pathlib
 
 from maml_tf.datasets import image_bank, locate, splits
@@ -27,7 +28,9 @@ def load(folder, cache_dir, split, size, channels):
   folder = pathlib.Path(folder)
   locate.check_folder(folder, locate.check_split_folders)
   files = [(name, path) for name, paths in locate.class_folders(folder / split) for path in paths]
-  return image_bank.load(image_bank.files_source(f"{folder.name}-{split}", folder, files), cache_dir, size, channels)
+  source = image_bank.files_source(f"{folder.name}-{split}", folder, files)
+  bank = image_bank.load(source, cache_dir, size, channels)
+  return dataclasses.replace(bank, passed_over=locate.passed_over(folder / split))
 
 
 def check_disjoint(folder):

@@ -1,5 +1,6 @@
 """Where data sets lie. This module imports neither TensorFlow nor NumPy: what is missing is said within seconds."""
 
+import collections
 import contextlib
 import hashlib
 import os
@@ -12,6 +13,7 @@ from maml_tf.datasets.splits import SPLITS
 from maml_tf.errors import UserError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+LEFT_BEHIND = ("thumbs.db", "desktop.ini")
 OMNIGLOT_FOLDERS = ("images_background", "images_evaluation")
 # The smallest of the archives that TFDS fetches; following its redirection reaches the host of the files too.
 OMNIGLOT_URL = "https://github.com/brendenlake/omniglot/raw/master/python/images_background_small1.zip"
@@ -205,9 +207,24 @@ def reachable(url, seconds=3.0):
   return bool(answered)
 
 
+def passed_over(folder):
+  """How many files in the class folders of `folder` are no images by their names: dict of suffix to number.
+
+  Hidden files and what Windows and macOS leave in folders do not count.
+  """
+  files = (path for inside in folders(folder) for path in _entries(inside) if path.is_file())
+  others = (
+    path for path in files if path.suffix.lower() not in IMAGE_SUFFIXES and path.name.lower() not in LEFT_BEHIND
+  )
+  return dict(sorted(collections.Counter(path.suffix.lower() or path.name for path in others).items()))
+
+
 def contents_hash(folder):
-  """A short hash of the files in the class folders of `folder`, names and sizes, from a listing alone."""
-  files = (path for folder in folders(folder) for path in folder.iterdir() if path.is_file())
+  """A short hash of the images in the class folders of `folder`, names and sizes, from a listing alone.
+
+  What is passed over (.DS_Store, Thumbs.db, a text) does not count: it would make another run of the same images.
+  """
+  files = (path for folder in folders(folder) for path in _images(folder) if path.is_file())
   lines = sorted(f"{path.parent.name}/{path.name} {path.stat().st_size}" for path in files)
   return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 

@@ -1,6 +1,7 @@
 """The records of the data sets: what they say, refuse and load."""
 
 import gzip
+import hashlib
 import importlib
 import pathlib
 import subprocess
@@ -84,6 +85,34 @@ def test_a_folder_is_loaded_part_by_part_at_any_size(tmp_path):
 
 def test_only_folders_have_a_fingerprint(tmp_path):
   assert {name for name, d in DATASETS.items() if d.fingerprint(make_folder(tmp_path / name))} == {"folder"}
+
+
+def original_hash(folder):
+  """How the hash in the names of earlier runs was made, of every file."""
+  files = (path for inside in folder.iterdir() for path in inside.iterdir())
+  lines = sorted(f"{path.parent.name}/{path.name} {path.stat().st_size}" for path in files)
+  return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+def test_the_fingerprint_of_a_folder_is_of_its_images_alone(tmp_path):
+  folder, data_set = make_folder(tmp_path / "insects"), DATASETS["folder"]
+  before = original_hash(folder / "train")
+  assert data_set.fingerprint(folder) == before
+  for junk in (".DS_Store", "Thumbs.db", "._0.png", "notes.txt", "photo.heic"):
+    (folder / "train" / "ant_train" / junk).write_bytes(b"junk")
+  (folder / "train" / ".hidden").mkdir()
+  assert data_set.fingerprint(folder) == before != original_hash(folder / "train")
+  Image.new("RGB", (3, 3)).save(folder / "train" / "ant_train" / "2.png")
+  assert data_set.fingerprint(folder) != before
+
+
+def test_what_is_passed_over_is_said(tmp_path):
+  folder = make_folder(tmp_path / "insects")
+  for name in (".DS_Store", "Thumbs.db", "desktop.ini", "one.heic", "two.HEIC", "three.heic", "README"):
+    (folder / "val" / "ant_val" / name).write_bytes(b"junk")
+  train, val = (DATASETS["folder"].load(folder, part, image_size=4) for part in ("train", "val"))
+  assert train.summary() == "2 classes, 4 images"
+  assert val.summary() == "2 classes, 4 images; passed over 4 files of other kinds: 3 .heic, 1 README"
 
 
 # MNIST ----------------------------------------------------------------------------------------------------------------
