@@ -3,7 +3,7 @@
 import pathlib
 
 from maml_tf.errors import UserError
-from maml_tf.experiments.config import resolve
+from maml_tf.experiments.domains import domain_of
 from maml_tf.results import images, policies, sinusoid
 from maml_tf.results.files import read_json, write_results
 from maml_tf.results.runs import datasource_of
@@ -25,14 +25,16 @@ def collect(output, folders, root, shots=None):
     UserError: runs that cannot be read or do not belong together.
   """
   output, folders, root = pathlib.Path(output), [pathlib.Path(folder) for folder in folders], pathlib.Path(root)
-  config = resolve(datasource_of(folders[0]))
-  if shots is not None and not config.has_images:
-    raise UserError(f"shots={shots}: runs of {config.datasource} have evaluations of one kind; leave it out")
-  if config.has_images:
+  domain = domain_of(datasource_of(folders[0])).name
+  if shots is not None and domain != "images":
+    raise UserError(f"shots={shots}: only runs of images are collected by shots; leave it out")
+  if domain == "images":
     content = images.collect(folders, root, shots, read_json(output) if output.exists() else None)
-  elif config.has_policy:
+  elif domain == "policies":
     content = policies.collect(folders, root)
-  else:
+  elif domain == "sinusoid":
     content = sinusoid.collect(folders)
+  else:
+    raise UserError(f"{folders[0]}: runs of {domain} are not collected; expected images, policies or sinusoid")
   write_results(output, content)
   return content

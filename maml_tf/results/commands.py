@@ -1,45 +1,11 @@
-"""Command lines that repeat a run, as short as they can be."""
+"""Command lines that train a run again, go on with it, or are left without this machine's folders."""
 
 import shlex
 
 from maml_tf.errors import UserError
-from maml_tf.experiments.config import PATHS, resolve
-
-# What does not shape training.
-ASIDE = (
-  *PATHS, "resume", "train", "test_iter", "test_set", "train_update_batch_size", "train_update_lr", "log",
-  "export", "export_half", "eval_tasks", "eval_queries", "sim_threads", "render",
-)  # fmt: skip
-SPEED = ("task_chunk", "checkpoint_inner_steps", "jit_compile")  # these change no result
-
-
-def given_settings(config):
-  """The fewest settings that `resolve` makes this training of: dict of name -> value, the decisive ones first.
-
-  Defaults depend on some settings (20 ways have a step size of their own), so a setting is given where that explains
-  most of what still differs.
-  """
-  wanted = {n: v for n, v in config.to_dict().items() if n not in ASIDE and n != "datasource"}
-  given = {}
-  while missing := _missing(config.datasource, given, wanted):
-    name = min(missing, key=lambda n: len(_missing(config.datasource, given | {n: wanted[n]}, wanted)))
-    given[name] = wanted[name]
-  return given
-
-
-def _missing(datasource, given, wanted):
-  """Names of the settings that differ from those wanted where these are given; all, where they may not stand alone."""
-  try:
-    found = resolve(datasource, **given).to_dict()
-  except UserError:
-    return [name for name in wanted if name not in given]
-  return [name for name, value in wanted.items() if found[name] != value]
-
-
-def train_command(config):
-  """The shortest command line that trains as a config does."""
-  given = {"datasource": config.datasource, **given_settings(config)}
-  return shlex.join(["python", "scripts/main.py", *(f"--{name}={value}" for name, value in given.items())])
+from maml_tf.experiments.config import resolve, train_command
+from maml_tf.experiments.settings import SETTINGS
+from maml_tf.results import descriptions
 
 
 def continue_command(kept, config):
@@ -49,5 +15,36 @@ def continue_command(kept, config):
 
 def training_of_any_seed(config):
   """The training command without what changes no result but by chance: its seed, and what is for speed."""
-  aside = tuple(f"--{name}=" for name in ("seed", *SPEED))
-  return " ".join(part for part in train_command(config).split() if not part.startswith(aside))
+  aside = [s.name for s in SETTINGS.values() if s.name == "seed" or (s.topic == "speed" and not s.hashed)]
+  return " ".join(part for part in train_command(config).split() if _flag_of(part) not in aside)
+
+
+def variant(config):
+  """Flags by which a training differs from the usual one of its method, data set and size of task."""
+  said = {s.name for s in SETTINGS.values() if s.decides or s.name == "seed" or not s.in_hash(config)} - {"init_from"}
+  return " ".join(part for part in shlex.split(train_command(config))[2:] if _flag_of(part) not in said)
+
+
+def _flag_of(part):
+  return part.removeprefix("--").partition("=")[0]
+
+
+def command_for(datasource, method, **settings):
+  """The command that makes a figure which was not run; None where this package has no such method."""
+  try:
+    config = resolve(datasource, **descriptions.settings(method), **settings)
+  except UserError:
+    return None
+  return train_command(config) + ("" if config.test_set else " --test_set=True")
+
+
+def without_paths(content):
+  """Nested content whose commands do not name the folders of the machine that they ran on."""
+  if isinstance(content, dict):
+    return {name: without_paths(value) for name, value in content.items()}
+  if isinstance(content, list):
+    return [without_paths(value) for value in content]
+  if isinstance(content, str) and content.startswith("python scripts/"):
+    aside = tuple(f"--{s.name}=" for s in SETTINGS.values() if s.local)
+    return shlex.join(part for part in shlex.split(content) if not part.startswith(aside))
+  return content

@@ -1,21 +1,10 @@
-"""What tables and figures call a data set and a method, and the settings that train one.
+"""What tables and figures call a data set and a method, how a method is chosen, and where it stands in a table.
 
-A new one needs no line here: without a title it goes by its own name.
+A new one needs no line here: without a description it goes by its own name.
 """
 
-import dataclasses
+from maml_tf.experiments.methods import METHODS
 
-# In the order in which tables list them.
-_METHODS = {
-  "maml": ("MAML", "tab:blue"),
-  "anil": ("ANIL", "tab:green"),
-  "metasgd": ("Meta-SGD", "tab:purple"),
-  "reptile": ("Reptile", "tab:orange"),
-  "pretrain": ("pretrained on all tasks", "tab:red"),
-  "random": ("random initialisation", "tab:gray"),
-  "oracle": ("oracle", "black"),
-}
-_BASELINES = ("pretrain", "random", "oracle")
 _DATA_SETS = {
   "omniglot": "Omniglot",
   "miniimagenet": "miniImageNet",
@@ -27,25 +16,23 @@ _DATA_SETS = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Method:
-  """A way to train: its title, its colour in figures, the settings that choose it, its place in a table."""
-
-  title: str
-  colour: str | None
-  settings: dict
-  rank: int
-
-
-def method(name):
-  """`Method` of the name that a run directory and a results file have."""
-  title, colour = _METHODS.get(name, (name, None))
-  rank = list(_METHODS).index(name) if name in _METHODS else len(_METHODS)
-  if name == "maml":
-    return Method(title, colour, {}, rank)
-  return Method(title, colour, {"baseline" if name in _BASELINES else "learner": name}, rank)
-
-
 def data_set(name):
   """Title of a data set or of a reinforcement-learning task."""
   return _DATA_SETS.get(name, name)
+
+
+def title(method):
+  """Title of a method; one outside of the package, "module:Class", goes by its class."""
+  return METHODS[method].title if method in METHODS else method.rpartition(":")[2]
+
+
+def settings(method):
+  """The settings that choose a method, as `resolve` takes them."""
+  if method == "maml":
+    return {}
+  return {METHODS[method].flag if method in METHODS else "learner": method}
+
+
+def rank(method):
+  """Where a method stands in a table: as METHODS has them, from the weakest to the strongest; others at the end."""
+  return list(METHODS).index(method) if method in METHODS else len(METHODS)

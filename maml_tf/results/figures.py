@@ -4,10 +4,11 @@ import json
 import pathlib
 
 from maml_tf.errors import UserError
-from maml_tf.experiments.config import resolve
+from maml_tf.experiments.config import from_record, resolve
 from maml_tf.results import descriptions, published
+from maml_tf.results.commands import command_for
 from maml_tf.results.files import read_json
-from maml_tf.results.store import ResultsFile, command_for
+from maml_tf.results.store import ResultsFile
 
 FIGURE_2 = ("maml", "pretrain")
 FIGURE_3 = (*FIGURE_2, "oracle", "random")
@@ -63,7 +64,7 @@ def sinusoid(runs):
   fitted = {}
   for method in FIGURE_2:
     directory, content = runs[method]
-    experiment = SinusoidExperiment(resolve(**content["config"]))
+    experiment = SinusoidExperiment(from_record(content["config"]))
     weights, _ = export.load_initialization(directory / "saved_model", experiment.model.weight_shapes)
     fitted[method] = (experiment, weights, {int(k): r["inner_lr"] for k, r in content["results"].items()})
   return {
@@ -86,7 +87,7 @@ def images(results):
   """
   from maml_tf.experiments.domains.images import plots
 
-  files = [f for f in _files(results) if f.config.has_images and f.content["iterations"] and _of_its_training(f)]
+  files = [f for f in _files(results) if f.domain == "images" and f.content["iterations"] and _of_its_training(f)]
   if not files:
     raise UserError(f"results={results}: no results file of images here; scripts/collect.py makes them")
   panels = {}
@@ -109,7 +110,7 @@ def _order(file):
   """Data sets and tasks as the paper lists them, then the rest."""
   order = [(cell.datasource, cell.ways, cell.shots, cell.conv) for cell in published.accuracies()]
   key = (file.config.datasource, file.config.num_classes, file.content["shots"], file.config.conv)
-  return order.index(key) if key in order else len(order), *key, file.method.rank, file.label
+  return order.index(key) if key in order else len(order), *key, file.rank, file.label
 
 
 def _panel_of(file):
@@ -165,7 +166,7 @@ def policies(results, initialization=None, seed=0):
 
   found = {}
   for file in _files(results):
-    if file.config.has_policy:
+    if file.domain == "policies":
       found.setdefault(file.content["datasource"], {})[file.content["method"]] = {"return": file.content["results"]}
   if not found:
     raise UserError(f"results={results}: no results file of policies here; scripts/collect.py makes them")

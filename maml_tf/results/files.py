@@ -4,10 +4,9 @@ import csv
 import json
 import pathlib
 import re
-import shlex
 
 from maml_tf.errors import UserError
-from maml_tf.experiments.config import PATHS
+from maml_tf.results.commands import without_paths
 
 
 def read_json(path, hint="name run directories that main.py made"):
@@ -33,18 +32,6 @@ def write_results(path, content):
   from maml_tf.training.checkpoints import write_atomically
 
   write_atomically(path, _compact(json.dumps(without_paths(content), indent=1)) + "\n")
-
-
-def without_paths(content):
-  """Nested content whose commands do not name the folders of the machine that they ran on."""
-  if isinstance(content, dict):
-    return {name: without_paths(value) for name, value in content.items()}
-  if isinstance(content, list):
-    return [without_paths(value) for value in content]
-  if isinstance(content, str) and content.startswith("python scripts/"):
-    aside = tuple(f"--{name}=" for name in PATHS)
-    return shlex.join(part for part in shlex.split(content) if not part.startswith(aside))
-  return content
 
 
 def rows_until(path, iterations):

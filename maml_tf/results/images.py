@@ -1,16 +1,17 @@
 """The results file of image runs: what is made of their run directories, finished or not."""
 
 from maml_tf.errors import UserError
-from maml_tf.experiments.config import resolve
+from maml_tf.experiments.config import from_record
 from maml_tf.results import published
 from maml_tf.results.files import rows_until
 from maml_tf.results.runs import (
   average,
-  config_of,
   evaluations_in,
   iteration_of,
   newest_checkpoint,
   of_one_training,
+  portable,
+  record_of,
   shared,
   thinned,
   training,
@@ -54,7 +55,8 @@ def read_run(folder, root, shots):
   """One run directory as an entry of the results file."""
   evaluations = evaluations_in(folder)
   imported = [e for e in evaluations if e["config"]["init_from"] is not None and not e["config"]["train"]]
-  config = resolve(**imported[0]["config"]) if imported else config_of(folder)
+  record = imported[0]["config"] if imported else record_of(folder)
+  config = from_record(record)
   checkpoint = newest_checkpoint(folder)
   if checkpoint is None and not imported:
     raise UserError(f"{folder}: no checkpoint and no evaluation in it yet")
@@ -70,7 +72,7 @@ def read_run(folder, root, shots):
     "of_iterations": config.iterations if checkpoint else 0,
     **(_training(folder, config, iterations, root) if checkpoint else {"init_from": config.init_from}),
     "evaluations": [{n: e[n] for n in OF_EACH_EVALUATION} | {"settings": _settings(e)} for e in evaluations],
-    "config": config.portable(),
+    "config": portable(record),
   }
 
 

@@ -5,8 +5,10 @@ import pathlib
 import shutil
 
 from maml_tf.errors import UserError
-from maml_tf.results.files import read_json, without_paths
-from maml_tf.results.runs import config_of, name_of, newest_checkpoint
+from maml_tf.experiments.config import from_record
+from maml_tf.results.commands import without_paths
+from maml_tf.results.files import read_json
+from maml_tf.results.runs import name_of, newest_checkpoint, portable, record_of
 
 LOGS = ("metrics.csv", "validation.csv")
 TRAINING = "training.json"
@@ -26,7 +28,8 @@ def keep(folder, output):
     UserError: there is no run directory, or no checkpoint in it yet.
   """
   folder = pathlib.Path(folder)
-  config = config_of(folder)
+  record = record_of(folder)
+  config = from_record(record)
   target = pathlib.Path(output) / name_of(folder, config)
   checkpoint = newest_checkpoint(folder)
   if checkpoint is None:
@@ -34,13 +37,13 @@ def keep(folder, output):
   shutil.rmtree(target, ignore_errors=True)  # an older checkpoint would stay beside the newer one
   (target / "checkpoints").mkdir(parents=True)
   # Of a policy the best is what is evaluated; a network of images is too large to be kept twice.
-  best = [checkpoint.with_name("best.npz")] if config.has_policy else []
+  best = [checkpoint.with_name("best.npz")] if config.domain.name == "policies" else []
   for path in (*(folder / name for name in LOGS), checkpoint, *best):
     if path.exists():
       shutil.copyfile(path, target / path.relative_to(folder))
   if (folder / TRAINING).exists():
     _write(target / TRAINING, without_paths(read_json(folder / TRAINING)))
-  _write(target / "config.json", config.portable())
+  _write(target / "config.json", portable(record))
   return target, config, checkpoint
 
 

@@ -3,16 +3,16 @@
 import math
 
 from maml_tf.errors import UserError
-from maml_tf.experiments.config import resolve
+from maml_tf.experiments.config import from_record, train_command
 from maml_tf.results import published
-from maml_tf.results.commands import train_command
 from maml_tf.results.files import rows_until
 from maml_tf.results.runs import (
-  config_of,
   evaluations_in,
   iteration_of,
   newest_checkpoint,
   of_one_training,
+  portable,
+  record_of,
   shared,
   thinned,
   training,
@@ -70,7 +70,8 @@ def read_run(folder, root):
   evaluation = _newest_evaluation(folder)
   iterations = evaluation["training"]["iteration"]
   # Random weights, which were never trained, have no config.json of their own.
-  config = config_of(folder) if (folder / "config.json").exists() else resolve(**evaluation["config"])
+  record = record_of(folder) if (folder / "config.json").exists() else evaluation["config"]
+  config = from_record(record)
   return {
     "shared": shared(config),
     "seed": config.seed,
@@ -79,7 +80,7 @@ def read_run(folder, root):
     "evaluated_iteration": evaluation["training"].get("evaluated_iteration", iterations),
     "evaluation": {name: evaluation[name] for name in OF_AN_EVALUATION},
     **_training(folder, config, iterations, root),
-    "config": config.portable(),
+    "config": portable(record),
   }
 
 

@@ -2,7 +2,9 @@
 
 import dataclasses
 
-from maml_tf.experiments import presets
+from maml_tf.experiments.domains.images import published as images
+from maml_tf.experiments.domains.policies import published as policies
+from maml_tf.experiments.domains.sinusoid import published as sine
 
 
 @dataclasses.dataclass(frozen=True)
@@ -11,10 +13,10 @@ class Accuracy:
 
   Args:
     datasource, ways, shots, conv, first_order: the task and the network.
-    method: who reached it.
     accuracy: in [0, 1].
-    ci95: half of the 95 % interval, in %.
+    ci95: half of the 95 % interval, likewise; None: not printed.
     step: number of gradient steps after which it is read; None: the method has none.
+    method: who reached it.
   """
 
   datasource: str
@@ -28,40 +30,39 @@ class Accuracy:
   method: str = "maml"
 
   @property
+  def task(self):
+    """What other methods share with it."""
+    return self.datasource, self.ways, self.shots
+
+  @property
   def settings(self):
-    """The settings of a run that reproduces it, as `resolve` takes them (what is a default included)."""
+    """The settings of a run that reproduces it, as `resolve` takes them, defaults included."""
     return {
-      "num_classes": self.ways,
-      "update_batch_size": self.shots,
-      "conv": self.conv,
-      "stop_grad": self.first_order,
-    }
+      "num_classes": self.ways, "update_batch_size": self.shots, "conv": self.conv, "stop_grad": self.first_order,
+    }  # fmt: skip
 
 
 def accuracies():
   """All published accuracies, a list of `Accuracy` in the order of the paper."""
-  return [
-    Accuracy(*key, accuracy, presets.PUBLISHED_IMAGES_CI95[key], step)
-    for key, (accuracy, step) in presets.PUBLISHED_IMAGES.items()
-  ]
+  return [Accuracy(*key, cell.accuracy, cell.ci95, cell.step) for key, cell in images.TABLE_1.items()]
 
 
 def of_config(config, shots):
   """{"accuracy", "step"} of the cell that a config reproduces, evaluated with `shots`; or None."""
-  found = presets.published_accuracy(config, shots)
-  return None if found is None else {"accuracy": found[0], "step": found[1]}
+  found = images.cell(config, shots)
+  return None if found is None else {"accuracy": found.accuracy, "step": found.step}
 
 
 def queries(datasource, shots):
   """Query images per class that a published cell appears to have been measured with."""
-  return presets.published_queries(datasource, shots)
+  return images.queries(datasource, shots)
 
 
 def returns():
   """Data set -> method -> (returns after 0, 1, ... steps, their 95 % intervals)."""
-  return presets.PUBLISHED_RETURNS
+  return policies.RETURNS
 
 
 def sinusoid():
   """Method -> number of steps -> 5-shot mean squared error."""
-  return presets.PUBLISHED_SINUSOID
+  return sine.MSE

@@ -5,8 +5,9 @@ import pathlib
 import re
 
 from maml_tf.errors import UserError
-from maml_tf.experiments.config import resolve
-from maml_tf.results.commands import continue_command, train_command, training_of_any_seed
+from maml_tf.experiments.config import readable_name, train_command, training_settings
+from maml_tf.experiments.settings import SETTINGS
+from maml_tf.results.commands import continue_command, training_of_any_seed
 from maml_tf.results.files import read_json
 
 KEPT = pathlib.Path("results", "checkpoints")  # inside the checkout
@@ -21,9 +22,15 @@ def datasource_of(folder):
   return read_json(config if config.exists() else pathlib.Path(folder) / "results.json")["datasource"]
 
 
-def config_of(folder):
-  """The settings that a run directory was trained with."""
-  return resolve(**read_json(pathlib.Path(folder) / "config.json"))
+def record_of(folder):
+  """The settings that a run directory was trained with, as it recorded them."""
+  return read_json(pathlib.Path(folder) / "config.json")
+
+
+def portable(record):
+  """Recorded settings without the folders of the machine; settings that came later are not added."""
+  local = [s.name for s in SETTINGS.values() if s.local]
+  return {name: value for name, value in record.items() if name not in local}
 
 
 def newest_checkpoint(folder):
@@ -39,9 +46,9 @@ def name_of(folder, config):
   """The name under which the package as it is now looks for this run: a setting it has learned since may be in it."""
   if config.init_from is not None or config.datasource == "folder":
     return pathlib.Path(folder).name  # its hash holds data that need not be here
-  from maml_tf.experiments import run
+  from maml_tf.training import run_directory
 
-  return run.run_directory(config).path.name
+  return run_directory.name_of(readable_name(config), training_settings(config))
 
 
 def evaluations_in(folder):
@@ -53,7 +60,7 @@ def shared(config):
   """What `of_one_training` compares."""
   return {
     "datasource": config.datasource,
-    "method": config.trained_with,
+    "method": config.method,
     "training command": training_of_any_seed(config),
   }
 

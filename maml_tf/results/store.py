@@ -4,17 +4,10 @@ import dataclasses
 import functools
 import pathlib
 
-from maml_tf.experiments.config import resolve
-from maml_tf.results import descriptions
+from maml_tf.experiments.config import from_record
+from maml_tf.results import commands, descriptions
 from maml_tf.results.cells import Link
-from maml_tf.results.commands import SPEED, given_settings, train_command
 from maml_tf.results.files import read_json
-
-# What a table says in columns of its own, and what makes no other training of a run.
-_SAID_ELSEWHERE = (
-  "baseline", "learner", "num_classes", "update_batch_size", "seed", "metatrain_iterations", "pretrain_iterations",
-  "eval_updates", *SPEED,
-)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,26 +20,26 @@ class ResultsFile:
   @functools.cached_property
   def config(self):
     """The `Config` of its first run."""
-    return resolve(**self.content["runs"][0]["config"])
+    return from_record(self.content["runs"][0]["config"])
 
   @property
-  def method(self):
-    return descriptions.method(self.content["method"])
+  def domain(self):
+    """Name of its domain."""
+    return self.config.domain.name
+
+  @property
+  def rank(self):
+    return descriptions.rank(self.content["method"])
 
   @property
   def link(self):
     return Link(f"results/{self.path.name}")
 
   @functools.cached_property
-  def variant(self):
-    """Flags by which the training differs from the published one of its method, data set and size of task."""
-    given = given_settings(self.config)
-    return " ".join(f"--{name}={value}" for name, value in given.items() if name not in _SAID_ELSEWHERE)
-
-  @property
   def label(self):
     """Title of the method, with what is changed in it."""
-    return f"{self.method.title}, `{self.variant}`" if self.variant else self.method.title
+    title, variant = descriptions.title(self.content["method"]), commands.variant(self.config)
+    return f"{title}, `{variant}`" if variant else title
 
   def record(self, evaluation=None):
     """What a row of a table has beside its figures, in CSV and JSON files."""
@@ -73,11 +66,8 @@ class Store:
     """Those of runs, a list of `ResultsFile`."""
     return [ResultsFile(path, content) for path, content in self._contents.items() if "runs" in content]
 
-  def of_images(self):
-    return [file for file in self.files if file.config.has_images]
-
-  def of_policies(self):
-    return [file for file in self.files if file.config.has_policy]
+  def of_domain(self, name):
+    return [file for file in self.files if file.domain == name]
 
   def of_data_set(self, datasource):
     return [file for file in self.files if file.content["datasource"] == datasource]
@@ -85,23 +75,6 @@ class Store:
   def benchmarks(self):
     """Name -> content of the files that `benchmark.py` made."""
     return {c["benchmark"]: c for c in self._contents.values() if "benchmark" in c}
-
-
-def command_for(datasource, method, **settings):
-  """The command that fills a cell which was not run; None where this package has no such method."""
-  config = _config_for(datasource, method, settings)
-  if config is None:
-    return None
-  return train_command(config) + ("" if config.test_set else " --test_set=True")
-
-
-def _config_for(datasource, method, settings):
-  from maml_tf.errors import UserError
-
-  try:
-    return resolve(datasource, **descriptions.method(method).settings, **settings)
-  except UserError:
-    return None
 
 
 def iterations(content):

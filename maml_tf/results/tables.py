@@ -8,8 +8,9 @@ import functools
 from maml_tf.errors import UserError
 from maml_tf.results import benchmark_tables, descriptions, published
 from maml_tf.results.cells import NOT_RUN, Code, Number, Series, Table, Words, after
+from maml_tf.results.commands import command_for
 from maml_tf.results.files import read_json
-from maml_tf.results.store import Store, command_for, iterations
+from maml_tf.results.store import Store, iterations
 
 SINUSOID_STEPS = (1, 5, 10)
 # No simulator's version stands between the published returns and ours: the dynamics are one addition.
@@ -48,8 +49,10 @@ def _makers(store):
 
 
 def _parts(store):
-  of_images = [cell.datasource for cell in published.accuracies()] + [f.config.datasource for f in store.of_images()]
-  of_policies = [*published.returns(), *(file.config.datasource for file in store.of_policies())]
+  of_images = [cell.datasource for cell in published.accuracies()] + [
+    f.config.datasource for f in store.of_domain("images")
+  ]
+  of_policies = [*published.returns(), *(file.config.datasource for file in store.of_domain("policies"))]
   parts = {name: functools.partial(images, store, name) for name in dict.fromkeys(of_images)}
   return parts | {name: functools.partial(policies, store, name) for name in dict.fromkeys(of_policies)}
 
@@ -59,12 +62,13 @@ def sinusoid(store):
   table = Table(("5 points", "after 1 step", "5 steps", "10 steps", "published", "file, or command"))
   files, printed = store.of_data_set("sinusoid"), published.sinusoid()
   there = {file.content["method"] for file in files}
-  rows = [(file.method.rank, file.label, *_sinusoid_row(file, printed)) for file in files]
+  rows = [(file.rank, file.label, *_sinusoid_row(file, printed)) for file in files]
   for name in printed:
     if name not in there:
-      method = descriptions.method(name)
       cells = [*[NOT_RUN] * len(SINUSOID_STEPS), _mse(printed[name]), _command("sinusoid", name)]
-      rows.append((method.rank, method.title, cells, {"datasource": "sinusoid", "method": name}))
+      rows.append(
+        (descriptions.rank(name), descriptions.title(name), cells, {"datasource": "sinusoid", "method": name})
+      )
   for _, label, cells, record in sorted(rows, key=lambda row: row[:2]):
     table.rows.append([label, *cells])
     table.records.append(record)
@@ -99,7 +103,7 @@ def images(store, datasource=None):
     datasource: of this data set alone; None: of all.
   """
   cells = [cell for cell in published.accuracies() if datasource in (None, cell.datasource)]
-  files = [file for file in store.of_images() if datasource in (None, file.config.datasource)]
+  files = [file for file in store.of_domain("images") if datasource in (None, file.config.datasource)]
   evaluated = {int(n) for file in files for by_queries in file.content["results"].values() for n in by_queries}
   queries = sorted(evaluated | {published.queries(cell.datasource, cell.shots) for cell in cells})
   rows, reproduced = [], set()
@@ -145,7 +149,7 @@ def _rows_of_file(file, cell, cells, queries, store):
   start = [
     _task(config.datasource, config.num_classes, content["shots"]), file.label, _published(cell, digits)
   ]  # fmt: skip
-  key = (config.datasource, config.num_classes, content["shots"], file.method.rank, file.label)
+  key = (config.datasource, config.num_classes, content["shots"], file.rank, file.label)
   end = [iterations(content), _origin(file, store)]
   rows = []
   for tasks, results in content["results"].items():
@@ -159,13 +163,13 @@ def _rows_of_file(file, cell, cells, queries, store):
 
 def _row_not_run(cell, queries):
   digits = ".1f" if cell.datasource == "omniglot" else ".2f"
-  method = descriptions.method(cell.method)
+  title = descriptions.title(cell.method)
   settings = cell.settings
   command = _command(cell.datasource, cell.method, **settings)
   changed = [f"--{n}={v}" for n, v in (("conv", cell.conv), ("stop_grad", cell.first_order)) if v != (n == "conv")]
-  label = f"{method.title}, `{' '.join(changed)}`" if changed else method.title
+  label = f"{title}, `{' '.join(changed)}`" if changed else title
   cells = [_task(cell.datasource, cell.ways, cell.shots), label, _published(cell, digits)]
-  key = (cell.datasource, cell.ways, cell.shots, method.rank, label, 0)
+  key = (cell.datasource, cell.ways, cell.shots, descriptions.rank(cell.method), label, 0)
   return key, [*cells, *[NOT_RUN] * len(queries), "", "", command], {
     "datasource": cell.datasource, "method": cell.method,
   }  # fmt: skip
@@ -176,7 +180,11 @@ def _task(datasource, ways, shots):
 
 
 def _published(cell, digits):
-  return "not printed" if cell is None else Number(100 * cell.accuracy, cell.ci95, digits)
+  return (
+    "not printed"
+    if cell is None
+    else Number(100 * cell.accuracy, None if cell.ci95 is None else 100 * cell.ci95, digits)
+  )
 
 
 def _accuracy(summary, step, bold):
@@ -199,7 +207,7 @@ def policies(store, datasource=None):
     "task", "method", "returns after 0, 1, 2, 3 steps", "gap closed", "published returns", "its gap", "iterations",
     "file, or command",
   ))  # fmt: skip
-  printed, files = published.returns(), store.of_policies()
+  printed, files = published.returns(), store.of_domain("policies")
   for task in dict.fromkeys([*printed, *(file.config.datasource for file in files)]):
     if datasource in (None, task):
       _add_task(table, task, printed.get(task, {}), [file for file in files if file.config.datasource == task])
@@ -213,7 +221,7 @@ def _add_task(table, task, printed, files):
     by_method.setdefault(file.content["method"], []).append(file)
   oracle = next((file.content["results"]["mean"][0] for file in by_method.get("oracle", ())), None)
   ideal = printed["oracle"][0][0] if "oracle" in printed else None
-  for name in sorted({*printed, *by_method}, key=lambda name: (descriptions.method(name).rank, name)):
+  for name in sorted({*printed, *by_method}, key=lambda name: (descriptions.rank(name), name)):
     there = _returns(*printed[name]) if name in printed else "not printed"
     its_gap = _gap(printed[name][0], ideal) if name in printed else ""
     for file in by_method.get(name, ()):
@@ -225,7 +233,7 @@ def _add_task(table, task, printed, files):
       table.rows.append([*start, there, its_gap, iterations(file.content), file.link])
       table.records.append(file.record())
     if name not in by_method:
-      start = [descriptions.data_set(task), descriptions.method(name).title, NOT_RUN, ""]
+      start = [descriptions.data_set(task), descriptions.title(name), NOT_RUN, ""]
       table.rows.append([*start, there, its_gap, "", _command(task, name)])
       table.records.append({"datasource": task, "method": name})
 
