@@ -1,4 +1,4 @@
-"""What the command lines share: TensorFlow's start-up messages kept quiet, and errors of the user as one line."""
+"""What the command lines share: errors of the user as one line, an exit status, --help."""
 
 import os
 import sys
@@ -6,9 +6,9 @@ import sys
 from absl import flags
 
 from maml_tf.errors import UserError
-from maml_tf.start import TENSORFLOW_VARIABLES, import_tensorflow, native_messages_hidden
+from maml_tf.startup import import_tensorflow
 
-__all__ = ["TENSORFLOW_VARIABLES", "import_tensorflow", "main_of", "native_messages_hidden"]
+__all__ = ["import_tensorflow", "main_of"]
 
 
 def main_of(function, usage):

@@ -112,6 +112,8 @@ def from_record(record):
   if not isinstance(record, dict) or "datasource" not in record:
     raise UserError("config: expected the settings of a run, with its datasource")
   given = {name: value for name, value in record.items() if name != "datasource" and value is not None}
+  if given.get("baseline", methods.NO_BASELINE) != methods.NO_BASELINE:
+    given.pop("learner", None)  # a record has both flags, and the baseline is what was trained
   domain, method = domain_of(record["datasource"]), _method_of(given)
   there = {n: v for n, v in given.items() if n not in SETTINGS or _foreign(SETTINGS[n], domain, method) is None}
   config = Config(**({s.name: s.default for s in SETTINGS.values()} | {n: there[n] for n in there if n in SETTINGS}

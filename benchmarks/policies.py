@@ -1,4 +1,4 @@
-"""What `benchmark.py rl` measures: rollouts beside Gymnasium's vector environments, and one meta-iteration."""
+"""Rollouts of policies beside Gymnasium's vector environments, and what the parts of a meta-iteration take."""
 
 import dataclasses
 import os

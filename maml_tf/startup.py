@@ -1,4 +1,4 @@
-"""How a program of this package starts TensorFlow: the variables that it wants, without the messages of its start."""
+"""How TensorFlow is started by a command: its own settings for speed, and its messages kept from the terminal."""
 
 import contextlib
 import os
@@ -37,10 +37,3 @@ def import_tensorflow():
     import tensorflow as tf
 
     tf.config.list_physical_devices()
-
-
-def console():
-  """The installed command `maml-tf`; returns the exit status."""
-  from maml_tf.experiments import command_line
-
-  return command_line.main(sys.argv, os.environ.get("MAML_TF_DATA") or None, import_tensorflow)
