@@ -1,6 +1,7 @@
 """Reinforcement learning through the command line: settings, output, evaluation, killing and resuming."""
 
 import csv
+import dataclasses
 import json
 import pathlib
 
@@ -117,10 +118,9 @@ def test_a_killed_run_goes_on_to_the_same_curve(tmp_path, datasource):
     experiment = ReinforcementExperiment(config)
     schedule = Schedule(iterations, log_every=1, validate_every=3, checkpoint_every=2, validation_tasks=1)
     learner = experiment.learner()
-    learner.eval_updates = 0
+    learner.evaluation = dataclasses.replace(learner.evaluation, eval_updates=0)
     small_runs.trainer(tmp_path / folder, schedule, learner).train()
-    if hasattr(experiment.environment, "close"):
-      experiment.environment.close()
+    experiment.close()
 
   train("whole", 4, 2)
   train("parts", 2, 1)
@@ -194,7 +194,7 @@ def test_evaluation_is_on_the_published_goals_and_then_on_new_ones():
 
 
 def test_later_steps_are_smaller_as_published():
-  sizes = {d: ReinforcementExperiment(resolve(d)).learner().eval_lr for d in ("point", "ant_vel", "ant_dir")}
+  sizes = {d: ReinforcementExperiment(resolve(d)).learner().evaluation.eval_lr for d in ("point", "ant_vel", "ant_dir")}
   assert sizes == {"point": [0.5, 0.25], "ant_vel": [0.1, 0.05], "ant_dir": [0.1, 0.001]}
 
 

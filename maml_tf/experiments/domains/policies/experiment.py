@@ -11,6 +11,7 @@ from maml_tf.experiments.domains.policies import plots, published
 from maml_tf.experiments.experiment import Experiment
 from maml_tf.rl import environments, policies, rendering, vpg
 from maml_tf.rl.meta_trpo import GradientSteps, MetaPolicySearch
+from maml_tf.rl.settings import Curvature, Evaluation, InnerLoop, Sampling
 from maml_tf.rl.trpo import TRPO
 from maml_tf.training import optimizers
 
@@ -51,8 +52,7 @@ class PolicyExperiment(Experiment):
 
   def close(self):
     """Ends the simulator's processes."""
-    if hasattr(self.environment, "close"):
-      self.environment.close()
+    self.environment.close()
 
   def algorithm(self, inner_lr):
     """`MetaPolicySearch` with that step size."""
@@ -70,17 +70,15 @@ class PolicyExperiment(Experiment):
       self.model,
       self.environment,
       make_outer(config),
-      inner_lr=config.training_lr if inner_lr is None else inner_lr,
-      num_updates=config.num_updates if meta else 0,
-      meta_batch_size=config.meta_batch_size,
-      rollouts_per_task=config.rollouts_per_task,
-      first_order=config.stop_grad,
-      hvp_subsample=config.hvp_subsample,
-      inner_loss=vpg.INNER_LOSSES[config.inner],
-      goals_differ=not meta,
-      eval_rollouts=self._evaluation_rollouts(),
-      eval_updates=config.eval_updates,
-      eval_lr=self._step_sizes(first),
+      inner=InnerLoop(
+        config.training_lr if inner_lr is None else inner_lr,
+        config.num_updates if meta else 0,
+        config.stop_grad,
+        vpg.INNER_LOSSES[config.inner],
+      ),
+      sampling=Sampling(config.meta_batch_size, config.rollouts_per_task, goals_differ=not meta),
+      curvature=Curvature(config.hvp_subsample),
+      evaluation=Evaluation(config.eval_updates, self._step_sizes(first), self._evaluation_rollouts()),
       initial_weights=initial_weights,
       metadata={"config": config.portable()},
     )
