@@ -1,0 +1,1 @@
+"""What reproduces the paper's numbers, and publishes them."""
