@@ -53,6 +53,8 @@ def reproduce(arguments):
   for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, lambda *_: work.interrupt())
   work.run()
+  if work.interrupted:
+    raise KeyboardInterrupt
   if work.failed:
     raise UserError(f"{len(work.failed)} of {len(chosen)} rows failed: {', '.join(work.failed)}; see above")
 

@@ -3,13 +3,12 @@
 import contextlib
 import fcntl
 import os
-import pathlib
 import shutil
 import subprocess
 import sys
 
 from maml_tf.errors import UserError
-from maml_tf.results.state import newest, read_json
+from maml_tf.results.state import newest, published, read_json
 
 LOGS = ("config.json", "training.json", "metrics.csv", "validation.csv")
 
@@ -48,17 +47,21 @@ def _copy(source, target):
   os.replace(temporary, target)
 
 
+def to_keep(places, row):
+  """Run directories of unfinished trainings whose newest checkpoint is not yet where it is committed."""
+  runs = [(places.run(row, training), places.kept / training.name) for training in row.trainings if row.trains]
+  return [run for run, kept in runs if newest(kept) < newest(run) < row.iterations]
+
+
 def keep(places, row):
   """Puts the newest checkpoints of an unfinished row where they are committed, in the place of older ones."""
-  for training in row.trainings:
-    run = places.run(row, training)
-    if newest(places.kept / training.name) < newest(run) < row.iterations:
-      script(places, "checkpoint.py", f"--output={places.kept}", run)
+  for run in to_keep(places, row):
+    script(places, "checkpoint.py", f"--output={places.kept}", run)
 
 
 def collect(places, row):
   """Writes the results file of a row from its run directories, and puts its figures into the tables."""
-  before = _references(places.content(row))
+  before = unfinished(places.content(row))
   with locked(places):
     if not places.finished(row):
       keep(places, row)
@@ -70,18 +73,18 @@ def collect(places, row):
 
 
 def _forget(places, row, before):
-  """Removes kept checkpoints of finished trainings, or of replaced ones, that no results file names."""
+  """Removes kept checkpoints of finished trainings, or of replaced ones, that no results file is about."""
   of_row = {training.name for training in row.trainings if row.trains}
-  named = set().union(*(_references(read_json(path)) for path in places.results.glob("*.json")))
+  needed = set().union(*(unfinished(read_json(path)) for path in places.results.glob("*.json")))
   going_on = of_row if not places.finished(row) else set()
-  for name in (before | of_row) - named - going_on:
+  for name in (before | of_row) - needed - going_on:
     shutil.rmtree(places.kept / name, ignore_errors=True)
 
 
-def _references(content):
-  """Names of the kept checkpoints that a results file names."""
-  runs = content.get("runs", ()) if isinstance(content, dict) else ()
-  return {pathlib.Path(run["checkpoint"]).name for run in runs if isinstance(run, dict) and run.get("checkpoint")}
+def unfinished(content):
+  """Names of the trainings in a results file that their checkpoints may go on from; none in other files."""
+  iterations = (content or {}).get("of_iterations", 0)
+  return {name for name, reached in published(content) if reached is not None and reached < iterations}
 
 
 def keep_initialization(places, row):
@@ -111,7 +114,8 @@ def script(places, name, *arguments):
     UserError: with the last line that it printed.
   """
   command = [sys.executable, str(places.root / "scripts" / name), *map(str, arguments)]
-  done = subprocess.run(command, capture_output=True, text=True, cwd=places.root)
+  # In a session of its own: Ctrl-C must not reach it half-way.
+  done = subprocess.run(command, capture_output=True, text=True, cwd=places.root, start_new_session=True)
   if done.returncode != 0:
     lines = (done.stderr or done.stdout).strip().splitlines()
     raise UserError(lines[-1] if lines else f"{name}: exit status {done.returncode}")

@@ -44,7 +44,7 @@ class Queue:
     self._chosen = list(rows if chosen is None else chosen)
     self._jobs, self._taken, self._busy = [], set(), set()
     self._end = None if seconds is None else time.monotonic() + seconds
-    self._seconds, self._interrupted, self._scanned = seconds, False, None
+    self._seconds, self._scanned, self.interrupted = seconds, None, False
 
   def run(self):
     """Works until nothing is left to do or the time is up; `failed` then has the error of each row that failed."""
@@ -66,14 +66,14 @@ class Queue:
 
   def interrupt(self):
     """Ends the children, which keep a checkpoint; nothing more is started."""
-    self._interrupted = True
+    self.interrupted = True
     for job in self._jobs:
       if job.child is not None:
         job.child.stop()
 
   def left(self):
     """Seconds of the budget."""
-    if self._interrupted:
+    if self.interrupted:
       return 0
     return float("inf") if self._end is None else self._end - time.monotonic()
 
@@ -111,7 +111,8 @@ class Queue:
         return False
       if self.trains and not self.places.finished(row):
         return self.left() - self.reserve(row) >= LEAST_SECONDS
-      return bool(self.places.may_publish(row) and self.places.missing(row))
+      publishes = self.places.may_publish(row) and self.places.missing(row)
+      return bool(publishes or publishing.to_keep(self.places, row))
     except UserError as error:
       self._fail(row, error)
       return False
