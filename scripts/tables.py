@@ -1,9 +1,9 @@
-"""Prints the README's tables from the files in results/ and pretrained/, so that no figure is ever copied by hand.
+"""Prints the tables of README and docs/ from the files in results/ and pretrained/, so that no figure is copied by hand.
 
   python scripts/tables.py
   python scripts/tables.py --update
 
-The second also puts them in the place of the older ones in README.md and pretrained/README.md.
+The second also puts them in the place of the older ones, under their marks, in README.md, docs/ and pretrained/README.md.
 """
 
 import dataclasses
@@ -25,11 +25,11 @@ from maml_tf.experiments.presets import (
 )
 
 FLAGS = flags.FLAGS
-flags.DEFINE_bool("update", False, "put the tables into README.md and pretrained/README.md")
+flags.DEFINE_bool("update", False, "put the tables into README.md, docs/ and pretrained/README.md")
 
 ROOT = pathlib.Path(__file__).parents[1]
 RESULTS = ROOT / "results"
-DOCUMENTS = (ROOT / "README.md", ROOT / "pretrained" / "README.md")
+DOCUMENTS = (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), ROOT / "pretrained" / "README.md")
 STEPS = (1, 5, 10)
 SINUSOID_METHODS = {
   "maml": "MAML",
@@ -329,7 +329,85 @@ def benchmark_memory():
   return lines
 
 
+# Of the front page: label, measure, and the row of `images` that has it.
+HEADLINE_IMAGES = {
+  "Omniglot, 5-way 1-shot": "omniglot_5way_1shot",
+  "Omniglot, 5-way 5-shot": "omniglot_5way_5shot",
+  "Omniglot, 5-way 1-shot, no convolutions": "omniglot_fc_5way_1shot",
+  "Omniglot, 20-way 1-shot": "omniglot_20way_1shot_mean",
+  "miniImageNet, 5-way 1-shot": "miniimagenet_5way_1shot",
+}
+
+
+def headline():
+  """One line for each experiment of the paper: published, here, and how far the training came."""
+  lines = ["| experiment | measure | published | here | iterations |", "|---|---|---|---|---|"]
+  lines += [_headline_sinusoid()]
+  lines += [_headline_image(label, name) for label, name in HEADLINE_IMAGES.items()]
+  lines += [_headline_policy(task, label) for task, label in RL_TASKS.items()]
+  return lines
+
+
+def _headline_sinusoid():
+  content = _read("sinusoid_maml.json")
+  both = PUBLISHED_SINUSOID["maml"], content["results"]["5"]["mean"]
+  cells = [" / ".join(f"{errors[step]:.2f}" for step in STEPS) for errors in both]
+  iterations = content["runs"][0]["config"]["metatrain_iterations"]
+  steps = " / ".join(map(str, STEPS))
+  here = f"[{cells[1]}](results/sinusoid_maml.json)"
+  return f"| sine waves, 5 points | squared error after {steps} steps | {cells[0]} | {here} | {iterations:,} |"
+
+
+def _headline_image(label, name):
+  """With the published number of queries, on as many tasks as there are."""
+  (row,) = (row for row in ROWS if row.name == name)
+  accuracy, step = PUBLISHED_IMAGES[row.key]
+  content = _read(f"{name}.json")
+  queries = str(published_queries(row.key[0], content["shots"]))
+  evaluations = {int(tasks): results for tasks, results in content["results"].items() if tasks.isdigit()}
+  results = evaluations[max(tasks for tasks, results in evaluations.items() if queries in results)][queries]
+  published = f"{100 * accuracy:.1f} ± {PUBLISHED_IMAGES_CI95[row.key]:.1f}"
+  here = f"[{_accuracy(results, step, bold=False)}](results/{name}.json)"
+  return f"| {label} | accuracy in % | {published} | {here} | {_iterations(content)} |"
+
+
+def _headline_policy(task, label):
+  """The share of the gap to the oracle that is closed: returns themselves differ between versions of the simulator."""
+  contents = {method: _read(f"rl_{task}_{method}.json") for method in ("maml", "oracle")}
+  published = {method: PUBLISHED_RETURNS[task][method][0] for method in contents}
+  means = {method: content["results"]["mean"] for method, content in contents.items()}
+  cells = [_gap(returns["maml"][:4], returns["oracle"][0], "maml") for returns in (published, means)]
+  measure = "gap to the oracle closed, 1 / 2 / 3 steps"
+  here = f"[{cells[1]}](results/rl_{task}_maml.json)"
+  return f"| {label} | {measure} | {cells[0]} | {here} | {_iterations(contents['maml'])} |"
+
+
+# Benchmark -> its row on the front page, and which of its contenders a preset is.
+HEADLINE_BENCHMARKS = {
+  "sinusoid": ("sinusoid, 25 tasks", "maml_tf, XLA"),
+  "omniglot": ("Omniglot, 32 tasks of 5 ways", "maml_tf, graph"),
+  "miniimagenet": ("miniImageNet, 4 tasks, 5 steps", "maml_tf, graph"),
+}
+
+
+def headline_speed():
+  """How long a second-order step takes, and how many times faster than others that is."""
+  lines = ["| second-order step | time | × PyTorch loop | × PyTorch vmap | × tf.map_fn |", "|---|---|---|---|---|"]
+  for name, (label, contender) in HEADLINE_BENCHMARKS.items():
+    content = _read(f"benchmark_{name}.json")
+    if "milliseconds" in content:
+      milliseconds = content["milliseconds"][contender]
+    else:
+      milliseconds = 1000 / content["iterations_per_second"][contender]
+    over = [content.get(key, {}).get(contender) for key in ("over_loop", "over_vmap", "over_map_fn")]
+    cells = ["—" if ratio is None else f"{ratio:.1f}" for ratio in over]
+    lines.append(f"| {label} | {milliseconds:,.{0 if milliseconds > 10 else 2}f} ms | {' | '.join(cells)} |")
+  return lines
+
+
 TABLES = {
+  "headline": headline,
+  "headline_speed": headline_speed,
   "sinusoid": sinusoid,
   "images": images,
   "rl": rl,
@@ -356,7 +434,13 @@ def show(arguments):
   tables = {name: table() for name, table in TABLES.items()}
   print("\n\n".join("\n".join(table) for table in tables.values() if table))
   for path in DOCUMENTS if FLAGS.update else ():
-    path.write_text(updated(path.read_text(encoding="utf-8"), tables), encoding="utf-8")
+    path.write_text(updated(path.read_text(encoding="utf-8"), _linked_from(path, tables)), encoding="utf-8")
+
+
+def _linked_from(path, tables):
+  """The tables with links that hold in a document in another folder than the project's."""
+  up = "../" * len(path.relative_to(ROOT).parts[:-1])
+  return {name: [line.replace("](results/", f"]({up}results/") for line in table] for name, table in tables.items()}
 
 
 def updated(text, tables):
