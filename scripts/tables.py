@@ -1,9 +1,9 @@
-"""Prints the tables of README and docs/ from the files in results/ and pretrained/, so that no figure is copied by hand.
+"""Prints the pages' tables from the files in results/ and pretrained/, so that no figure is ever copied by hand.
 
   python scripts/tables.py
   python scripts/tables.py --update
 
-The second also puts them in the place of the older ones, under their marks, in README.md, docs/ and pretrained/README.md.
+The second also puts them in the place of the older ones, in README.md, docs/ and pretrained/README.md.
 """
 
 import dataclasses

@@ -56,7 +56,7 @@ def test_flags_in_the_text_exist(page):
   known = {"help"}.union(SETTINGS, *(flags_of(script) for script in scripts_with_flags(page)))
   for span in documents.code_spans(documents.read(page)):
     if span.startswith("--"):
-      assert {name for name in re.findall(r"--(\w+)", span)} <= known, span
+      assert set(re.findall(r"--(\w+)", span)) <= known, span
 
 
 def scripts_with_flags(page):
