@@ -34,15 +34,15 @@ def test_pretrained_initialisations_can_be_used():
   from maml_tf import export, models
   from maml_tf.experiments.config import resolve
   from maml_tf.experiments.domains.images import experiment as images
-  from maml_tf.experiments.domains.policies.experiment import ReinforcementExperiment
+  from maml_tf.experiments.domains.policies.experiment import PolicyExperiment
 
   for path in (ROOT / "pretrained").glob("*/saved_model.pb"):
     folder = path.parent
     weights, metadata = export.load_initialization(folder)
     config = resolve(**metadata["config"])
-    if config.has_policy:
-      model = ReinforcementExperiment(config).model
+    if config.domain.name == "policies":
+      model = PolicyExperiment(config).model
     else:
-      model = images.make_model(config) if config.has_images else models.MLP()
+      model = images.make_model(config) if config.domain.name == "images" else models.MLP()
     assert {name: tuple(w.shape) for name, w in weights.items()} == model.weight_shapes
     assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) < 1e6, folder

@@ -11,7 +11,7 @@ def returns_against_steps(results_by_method, datasource):
   """The paper's figures 4 and 5: returns after 0, 1, ... steps, 95 % intervals shaded, published curves dashed.
 
   Args:
-    results_by_method: method -> results of `ReinforcementExperiment.evaluate`.
+    results_by_method: method -> results of `PolicyExperiment.evaluate`.
     datasource: whose published curves stand beside them.
   """
   figure = Figure(figsize=(6.4, 4.4), layout="constrained")
