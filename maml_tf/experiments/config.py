@@ -93,7 +93,7 @@ def resolve(datasource=None, **given):
   method = _method_of(given)
   _check_method(method, domain, given)
   defaults = {s.name: s.default for s in SETTINGS.values()} | {"datasource": datasource}
-  defaults |= domain.defaults(datasource, method, given) | dict(method.defaults)
+  defaults |= _changed(datasource, method, given)
   config = Config(**(defaults | given))
   _refuse_foreign(config, given)
   _check(config)
@@ -217,8 +217,14 @@ def train_command(config):
 def _default(datasource, given, name):
   """What a setting is where those are given; without a check: not all of them need be given yet."""
   method = _method_of(given)
-  changed = DATASOURCES[datasource].defaults(datasource, method, given) | dict(method.defaults) | given
-  return changed.get(name, SETTINGS[name].default)
+  return (_changed(datasource, method, given) | given).get(name, SETTINGS[name].default)
+
+
+def _changed(datasource, method, given):
+  """What a domain, then a method, have in place of the settings' own defaults."""
+  domain = DATASOURCES[datasource]
+  own = {n: v for n, v in method.defaults.items() if not SETTINGS[n].of_domain or n in domain.settings}
+  return domain.defaults(datasource, method, given) | own
 
 
 def default_of(datasource, name, **given):
@@ -258,9 +264,7 @@ def _check_method(method, domain, given):
       f"--pretrain_iterations={given['pretrain_iterations']}: expected 0 here: tasks label their classes anew"
     )
   there = ", ".join(methods.names(method.flag, domain.kind))
-  raise UserError(
-    f"--{method.flag}={given.get(method.flag)}: expected one of {there}: {method.title} is not for {domain.name}"
-  )
+  raise UserError(f"--{method.flag}={given.get(method.flag)}: expected one of {there}, with this --datasource")
 
 
 def _foreign(setting, domain, method):
@@ -321,8 +325,8 @@ def _check_combinations(config, require):
   require("metatrain_iterations", not idle, "at least 1 (or --pretrain_iterations above 0, or --train=False)")
   if config.applies("bn_mode") and config.bn_mode != "transductive":
     require("bn_mode", config.norm == "batch_norm", "transductive, or --norm=batch_norm with it")
-    keeps = config.description.meta_learns or config.bn_mode != "running"
-    require("bn_mode", keeps, "transductive or support with a baseline, which keeps no averages")
+    keeps = config.description.keeps_averages or config.bn_mode != "running"
+    require("bn_mode", keeps, f"transductive or support: {config.description.title} keeps no averages")
   chunks = config.task_chunk
   divides = not config.train or chunks == 0 or config.meta_batch_size % chunks == 0
   require("task_chunk", divides, f"0 or a number that divides --meta_batch_size={config.meta_batch_size}")
