@@ -9,18 +9,31 @@ import tempfile
 
 import tensorflow as tf
 
-from maml_tf import tracing
+from maml_tf import randomness, tracing
+from maml_tf.algorithms.base import completed
 from maml_tf.errors import UserError
 from maml_tf.tasks import TaskBatch
 
 FORMAT_VERSION = 1
 
 
-class AdaptationModule(tf.Module):
+class ExportedModule(tf.Module):
+  """What `save_module` writes.
+
+  Attributes:
+    saved_signatures: dict of name -> function of named tensors, for servers; None: none.
+  """
+
+  saved_signatures = None
+
+
+class AdaptationModule(ExportedModule):
   """An initialisation together with the computations that adapt it and predict.
 
+  Noise, where the algorithm draws any, is always the same: its seed is 0.
+
   Args:
-    algorithm: has `model` and an inner loop: `MAML` or a relative.
+    algorithm: of `algorithms.base`: `MAML` or a relative.
     weights: dict of name -> tensor: the meta-learned initialisation.
     specs: `TaskBatch` of `tf.TensorSpec` of one task (`TaskDistribution.specs`); the number of examples is left free.
     metadata: JSON-able dict that travels with the artefact.
@@ -30,72 +43,106 @@ class AdaptationModule(tf.Module):
 
   def __init__(self, algorithm, weights, specs, metadata=None, stored_dtype=None):
     super().__init__(name="adaptation")
-    # Not attributes: `tf.Module` would try to save them. The functions below close over them.
-    model = algorithm.model
+    algorithm = completed(algorithm)
     dtype = next(iter(weights.values())).dtype
     self._weights = {
       name: tf.Variable(tf.cast(value, stored_dtype or dtype), name=name.replace("/", "_"))
       for name, value in weights.items()
     }
-    self._fixed = list(getattr(model, "fixed_variables", []))
-    names = {"weights": list(weights), "model_weights": list(model.weight_shapes)}
-    text = json.dumps({"format_version": FORMAT_VERSION, **names, **(metadata or {})})
+    self._fixed = list(algorithm.fixed_variables)
+    specs = _Specs(specs, dtype)
+    self._trace_initialization(dtype)
+    self._trace_metadata(_description(algorithm, weights) | (metadata or {}))
+    adapted = self._trace_adaptation(algorithm, specs)
+    self._trace_prediction(algorithm, [*algorithm.ready_tasks(weights), adapted], specs)
+    self.saved_signatures = {"adapt_and_predict": self._signature(specs)}
 
-    x_dtype = dtype if specs.support_x.dtype.is_floating else specs.support_x.dtype
-    x = tf.TensorSpec([None, *specs.support_x.shape[1:]], x_dtype)
-    y_shape, y_dtype = [None, *specs.support_y.shape[1:]], specs.support_y.dtype
-    # A loaded function accepts only the dtypes that it was traced with: labels and step counts get both usual widths.
-    y_specs = [tf.TensorSpec(y_shape, d) for d in ([tf.int64, tf.int32] if y_dtype.is_integer else [y_dtype])]
-    step_specs = [tf.TensorSpec([], tf.int32), tf.TensorSpec([], tf.int64)]
-    plain = {n: tf.TensorSpec(w.shape, w.dtype) for n, w in weights.items() if n in model.weight_shapes}
-
+  def _trace_initialization(self, dtype):
     @tracing.function
     def initialization():
       return {name: tf.cast(tf.identity(variable), dtype) for name, variable in self._weights.items()}
 
-    @tracing.function
-    def adapt_traced_once(support_x, support_y, num_updates):
-      support = support_x[tf.newaxis], support_y[tf.newaxis]
-      adapted = algorithm.adapt_final(initialization(), *support, num_updates)
-      return {name: weight[0] for name, weight in adapted.items()}
+    initialization.get_concrete_function()
+    self.initialization = initialization
 
-    @tracing.function
-    def adapt(support_x, support_y, num_updates):
-      return adapt_traced_once(support_x, tf.cast(support_y, y_specs[0].dtype), tf.cast(num_updates, tf.int32))
-
-    @tracing.function
-    def predict(weights, x):
-      return algorithm.predict(weights, x)
-
-    @tracing.function
-    def adapt_and_predict(support_x, support_y, query_x, num_updates):
-      return predict(adapt(support_x, support_y, num_updates), query_x)
+  def _trace_metadata(self, metadata):
+    text = json.dumps(metadata)
 
     @tracing.function
     def metadata_json():
       return tf.constant(text)
 
-    initialization.get_concrete_function()
     metadata_json.get_concrete_function()
-    predict.get_concrete_function(plain, x)
-    if len(plain) < len(weights):  # learned step sizes are part of initialization(), which predict takes as well
-      predict.get_concrete_function({n: tf.TensorSpec(w.shape, w.dtype) for n, w in weights.items()}, x)
-    for y, steps in itertools.product(y_specs, step_specs):
-      adapted = adapt.get_concrete_function(x, y, steps).structured_outputs
-      adapt_and_predict.get_concrete_function(x, y, x, steps)
-    if adapted.keys() not in (plain.keys(), weights.keys()):  # what adapts may add the statistics of its support set
-      predict.get_concrete_function({n: tf.TensorSpec(w.shape, w.dtype) for n, w in adapted.items()}, x)
-    self.initialization, self.adapt = initialization, adapt
-    self.predict, self.adapt_and_predict = predict, adapt_and_predict
     self.metadata_json = metadata_json
-    named = [tf.TensorSpec(s.shape, s.dtype, name=n) for n, s in
-             (("support_x", x), ("support_y", y_specs[0]), ("query_x", x), ("num_updates", step_specs[0]))]  # fmt: skip
+
+  def _trace_adaptation(self, algorithm, specs):
+    """Returns what `adapt` returns, a nest of symbolic tensors."""
+
+    @tracing.function
+    def adapt_traced_once(support_x, support_y, num_updates):
+      support = support_x[tf.newaxis], support_y[tf.newaxis]
+      task = algorithm.adapt_final(self.initialization(), *support, num_updates, randomness.make_seed(0))
+      return tf.nest.map_structure(lambda value: value[0], task)
+
+    @tracing.function
+    def adapt(support_x, support_y, num_updates):
+      return adapt_traced_once(support_x, tf.cast(support_y, specs.labels[0].dtype), tf.cast(num_updates, tf.int32))
+
+    for labels, steps in itertools.product(specs.labels, specs.steps):
+      adapted = adapt.get_concrete_function(specs.x, labels, steps).structured_outputs
+    self.adapt = adapt
+    return adapted
+
+  def _trace_prediction(self, algorithm, tasks, specs):
+    @tracing.function
+    def predict(weights, x):
+      return algorithm.predict_one(weights, x)
+
+    @tracing.function
+    def adapt_and_predict(support_x, support_y, query_x, num_updates):
+      return predict(self.adapt(support_x, support_y, num_updates), query_x)
+
+    for task in tasks:
+      predict.get_concrete_function(_specs_of(task), specs.x)
+    for labels, steps in itertools.product(specs.labels, specs.steps):
+      adapt_and_predict.get_concrete_function(specs.x, labels, specs.x, steps)
+    self.predict, self.adapt_and_predict = predict, adapt_and_predict
+
+  def _signature(self, specs):
+    arguments = {"support_x": specs.x, "support_y": specs.labels[0], "query_x": specs.x, "num_updates": specs.steps[0]}
+    named = [tf.TensorSpec(spec.shape, spec.dtype, name=name) for name, spec in arguments.items()]
 
     @tracing.function(input_signature=named)
     def signature(support_x, support_y, query_x, num_updates):
-      return {"outputs": adapt_and_predict(support_x, support_y, query_x, num_updates)}
+      return {"outputs": self.adapt_and_predict(support_x, support_y, query_x, num_updates)}
 
-    self.saved_signatures = {"adapt_and_predict": signature}
+    return signature
+
+
+class _Specs:
+  """What the functions are traced with. A loaded function accepts no other dtypes: integers get both usual widths."""
+
+  def __init__(self, task, dtype):
+    x_dtype = dtype if task.support_x.dtype.is_floating else task.support_x.dtype
+    self.x = tf.TensorSpec([None, *task.support_x.shape[1:]], x_dtype)
+    y_shape, y_dtype = [None, *task.support_y.shape[1:]], task.support_y.dtype
+    self.labels = [tf.TensorSpec(y_shape, d) for d in ([tf.int64, tf.int32] if y_dtype.is_integer else [y_dtype])]
+    self.steps = [tf.TensorSpec([], tf.int32), tf.TensorSpec([], tf.int64)]
+
+
+def _specs_of(nest):
+  return tf.nest.map_structure(lambda value: tf.TensorSpec(value.shape, value.dtype), nest)
+
+
+def _description(algorithm, weights):
+  """What `load_initialization` needs to know, and whether steps mean anything."""
+  optional = algorithm.optional_names(weights)
+  return {
+    "format_version": FORMAT_VERSION,
+    "weights": list(weights),
+    "model_weights": [name for name in weights if name not in optional],
+    "has_steps": algorithm.has_steps,
+  }
 
 
 def save(learner, state, path):
@@ -113,14 +160,14 @@ def save_module(module, path):
   """Writes a SavedModel, whole or not at all; an older one at `path` is replaced.
 
   Args:
-    module: `AdaptationModule`, or another `tf.Module` whose functions are traced.
+    module: an `ExportedModule`: `AdaptationModule`, or another one whose functions are traced.
     path: folder to write.
   """
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
   try:
-    tf.saved_model.save(module, str(temporary / "new"), signatures=getattr(module, "saved_signatures", None))
+    tf.saved_model.save(module, str(temporary / "new"), signatures=module.saved_signatures)
     if path.exists():
       os.replace(path, temporary / "old")
     os.replace(temporary / "new", path)

@@ -5,7 +5,8 @@ import pathlib
 import tensorflow as tf
 
 from maml_tf import MAML
-from maml_tf.algorithms.reptile import Reptile, head_only
+from maml_tf.algorithms.anil import head_only
+from maml_tf.algorithms.reptile import Reptile
 from maml_tf.errors import UserError
 from maml_tf.maml import LearnedStepSizes
 

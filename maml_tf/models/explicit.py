@@ -27,7 +27,12 @@ class ExplicitModel(keras.Model):
   Args:
     input_shape: shape of one example, without batch or task axes.
     specs: dict of weight name -> `WeightSpec`, in layer order.
+
+  Attributes:
+    fixed_variables: variables that no training changes, which an exported artefact has to carry.
   """
+
+  fixed_variables = ()
 
   def __init__(self, input_shape, specs, name=None):
     super().__init__(name=name)

@@ -220,7 +220,7 @@ class ImageExperiment:
     config = self.config
     algorithm = self.algorithm(config.update_lr)
     return evaluation.evaluate_with_progress(
-      lambda batch: algorithm.evaluate(weights, batch, config.eval_updates),
+      evaluation.of_algorithm(algorithm, weights, config.eval_updates),
       episodes,
       seed,
       config.eval_tasks,

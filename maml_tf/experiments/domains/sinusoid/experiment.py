@@ -167,7 +167,7 @@ class SinusoidExperiment:
     def evaluate(rate, seed):
       algorithm = self.algorithm(rate)
       return evaluation.evaluate_blocks(
-        lambda batch: algorithm.evaluate(weights, batch, config.eval_updates),
+        evaluation.of_algorithm(algorithm, weights, config.eval_updates),
         self._tasks(shots, config.eval_queries),
         seed,
         config.eval_tasks,
