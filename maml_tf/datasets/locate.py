@@ -87,13 +87,6 @@ def class_folders(folder):
   return classes
 
 
-def check(datasource, data_dir):
-  """`DATASETS[datasource].check`, for callers from before there were records."""
-  from maml_tf.datasets.records import DATASETS
-
-  DATASETS[datasource].check(data_dir)
-
-
 def check_folder(data_dir, layout):
   """Refuses a folder that does not hold a data set, with what to put where and how.
 

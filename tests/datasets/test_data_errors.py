@@ -141,10 +141,10 @@ def test_a_missing_class_is_noticed_before_tensorflow_loads(tmp_path):
 ], ids=["wrong split", "63 classes", "unknown class"])  # fmt: skip
 def test_split_folders_are_held_against_the_lists(tmp_path, change, message):
   root = link_miniimagenet(tmp_path)
-  locate.check("miniimagenet", tmp_path)
+  DATASETS["miniimagenet"].check(tmp_path)
   change(root)
   with pytest.raises(UserError, match=message):
-    locate.check("miniimagenet", tmp_path)
+    DATASETS["miniimagenet"].check(tmp_path)
 
 
 @needs_real_data
@@ -583,7 +583,7 @@ def test_half_of_a_data_set_is_named_and_not_fetched(tmp_path, monkeypatch):
     omniglot.prepare(tmp_path)
   (tmp_path / "miniimagenet" / "train").mkdir(parents=True)
   with pytest.raises(UserError, match="miniimagenet: train/ is there, val/ is missing; put it beside the other"):
-    locate.check("miniimagenet", tmp_path)
+    DATASETS["miniimagenet"].check(tmp_path)
 
 
 def test_nothing_is_fetched_into_a_data_sets_own_folder_or_a_tilde(tmp_path, monkeypatch):

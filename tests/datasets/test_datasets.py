@@ -198,7 +198,7 @@ def test_lists_that_are_not_ravi_and_larochelles_are_named(tmp_path, small_lists
   (small_lists / "images").mkdir()
   (small_lists / "val.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
   with pytest.raises(UserError, match=rf"val\.csv: {message}"):
-    locate.check("miniimagenet", tmp_path)
+    DATASETS["miniimagenet"].check(tmp_path)
 
 
 def test_committed_miniimagenet_classes_are_disjoint_complete_and_unchanged():
