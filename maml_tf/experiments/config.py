@@ -151,7 +151,7 @@ def with_flags(function, *arguments):
 
 
 def in_flags(message):
-  """A message of the library that begins with an argument (`Episodes(ways=30): ...`, `data_dir=x: ...`), with its flag."""
+  """A message of the library, with a flag in place of the argument: `Episodes(ways=3): ...`, `data_dir=x: ...`."""
   match = re.match(r"(?:\w+\((\w+)=([^)]*)\)|(\w+)=([^:]*)):", message)
   if match is None:
     return message
@@ -266,7 +266,7 @@ def _check_method(method, domain, given):
 def _foreign(setting, domain, method):
   """Who does not have a setting; None where it applies."""
   if setting.of_domain and setting.name not in domain.settings:
-    return f"--datasource of {domain.name}"
+    return f"the domain {domain.name}"
   if setting.of_method and setting.name not in method.settings:
     return f"--{method.flag}={method.name}"
   return None

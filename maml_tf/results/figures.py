@@ -180,8 +180,8 @@ def _trajectories(initialization, seed):
   """2D paths before and after one step."""
   from maml_tf import export
   from maml_tf.experiments.domains.policies import plots
-  from maml_tf.experiments.domains.policies.experiment import ReinforcementExperiment
+  from maml_tf.experiments.domains.policies.experiment import PolicyExperiment
 
-  experiment = ReinforcementExperiment(resolve("point", seed=seed))
+  experiment = PolicyExperiment(resolve("point", seed=seed))
   weights, _ = export.load_initialization(initialization, experiment.model.weight_shapes)
   return plots.trajectories(experiment.paths(weights, num_goals=4))

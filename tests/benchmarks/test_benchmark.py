@@ -94,9 +94,7 @@ def test_different_work_is_not_compared():
 
 def test_flops_are_those_counted_by_hand():
   """One task of one image each way, one step, one channel and filter: 9 products per position, 2 operations each."""
-  setting = dataclasses.replace(
-    images.OMNIGLOT, tasks=1, ways=1, shots=1, queries=1, filters=1, num_updates=1
-  )
+  setting = dataclasses.replace(images.OMNIGLOT, tasks=1, ways=1, shots=1, queries=1, filters=1, num_updates=1)
   positions = [14 * 14, 7 * 7, 4 * 4, 2 * 2]
   expected = 2 * 9 * (6 * positions[0] + 12 * sum(positions[1:])) + 2 * 12
   assert images.count_flops(setting) == expected
