@@ -112,6 +112,8 @@ def from_record(record):
   if not isinstance(record, dict) or "datasource" not in record:
     raise UserError("config: expected the settings of a run, with its datasource")
   given = {name: value for name, value in record.items() if name != "datasource" and value is not None}
+  if given.get("baseline", methods.NO_BASELINE) != methods.NO_BASELINE:
+    given.pop("learner", None)  # a record has both flags, and the baseline is what was trained
   domain, method = domain_of(record["datasource"]), _method_of(given)
   there = {n: v for n, v in given.items() if n not in SETTINGS or _foreign(SETTINGS[n], domain, method) is None}
   config = Config(**({s.name: s.default for s in SETTINGS.values()} | {n: there[n] for n in there if n in SETTINGS}
@@ -149,7 +151,7 @@ def with_flags(function, *arguments):
 
 
 def in_flags(message):
-  """A message of the library that begins with an argument (`Episodes(ways=30): ...`, `data_dir=x: ...`), with its flag."""
+  """A message of the library, with a flag in place of the argument: `Episodes(ways=3): ...`, `data_dir=x: ...`."""
   match = re.match(r"(?:\w+\((\w+)=([^)]*)\)|(\w+)=([^:]*)):", message)
   if match is None:
     return message
@@ -264,7 +266,7 @@ def _check_method(method, domain, given):
 def _foreign(setting, domain, method):
   """Who does not have a setting; None where it applies."""
   if setting.of_domain and setting.name not in domain.settings:
-    return f"--datasource of {domain.name}"
+    return f"the domain {domain.name}"
   if setting.of_method and setting.name not in method.settings:
     return f"--{method.flag}={method.name}"
   return None

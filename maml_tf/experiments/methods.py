@@ -83,8 +83,8 @@ METHODS = {
   for method in (
     Method(
       "random", "random initialisation", "maml_tf.algorithms.pretraining:Pretraining",
-      (REGRESSION, CLASSIFICATION, POLICIES), shaped_by=_FINE_TUNED,
-      evaluated_with=("update_lr", "mixed_precision", *_STEPS), flag="baseline", color="tab:gray",
+      (REGRESSION, CLASSIFICATION, POLICIES), shaped_by=(*_FINE_TUNED, "mixed_precision"),
+      evaluated_with=("update_lr", *_STEPS), flag="baseline", color="tab:gray",
     ),
     Method(
       "pretrain", "pretrained on all tasks", "maml_tf.algorithms.pretraining:Pretraining", (REGRESSION, POLICIES),
@@ -134,6 +134,13 @@ def names(flag, kind=None):
   """What a flag can be, in a domain of that kind (None: anywhere)."""
   there = [m.name for m in METHODS.values() if m.flag == flag and (kind is None or kind in m.kinds)]
   return [NO_BASELINE, *there] if flag == "baseline" else [*there, "module:Class"]
+
+
+def in_order(names_of_methods):
+  """The `Method`s of names, the known ones from the weakest to the strongest, then the others."""
+  known = [method for name, method in METHODS.items() if name in names_of_methods]
+  others = [name for name in names_of_methods if name not in METHODS]
+  return known + [Method(name, name.partition(":")[2] or name, name, ()) for name in others]
 
 
 def _plug_in(name):

@@ -1,1 +1,1 @@
-"""What reproduces the paper's numbers, and publishes them."""
+"""What is made of finished and unfinished runs: results files, kept checkpoints, tables and figures."""

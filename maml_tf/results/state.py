@@ -88,7 +88,7 @@ class Places:
 def publishes_unfinished(row):
   """Whether a results file can be about an unfinished training: that of sine waves, or of several seeds, cannot."""
   config = row.trainings[0].config
-  return len(row.seeds) == 1 and (config.has_images or config.has_policy)
+  return len(row.seeds) == 1 and (config.domain.name != "sinusoid")
 
 
 def newest(folder):
@@ -116,7 +116,7 @@ def read_json(path):
 
 def _is_in(content, config):
   """Whether a results file has an evaluation with these settings; those of policies and sine waves have but one."""
-  if not config.has_images:
+  if not config.domain.name == "images":
     return True
   label = ", ".join(
     [str(config.eval_tasks), *([] if config.bn_mode == "transductive" else [f"bn_mode={config.bn_mode}"])]
@@ -130,7 +130,11 @@ def _covers(content, config):
   names = ("test_set", "eval_tasks", "eval_updates", "update_batch_size", "bn_mode")
   if any(getattr(had, name) != getattr(config, name) for name in names):
     return False
-  return _queries(config) <= set(content["results"]) if config.has_images else had.eval_queries == config.eval_queries
+  return (
+    _queries(config) <= set(content["results"])
+    if config.domain.name == "images"
+    else had.eval_queries == config.eval_queries
+  )
 
 
 def _queries(config):

@@ -1,6 +1,6 @@
 """One second-order meta-gradient on images, timed side by side: this package, `tf.map_fn` over tasks, and PyTorch.
 
-`benchmark.py` runs it. Each contender lives in a process of its own, so that its peak memory is its own and no
+Each contender lives in a process of its own, so that its peak memory is its own and no
 library's threads are in another's way; the processes take turns.
 """
 
@@ -54,6 +54,24 @@ OMNIGLOT = Setting(32, 5, 1, 1, (28, 28, 1), 64, 1, 0.4, False)
 # The step size is a tenth of the published one: on random images that one diverges, and then rounding decides the loss.
 MINIIMAGENET = Setting(4, 5, 1, 15, (84, 84, 3), 32, 5, 0.001, True)
 SETTINGS = {"omniglot": OMNIGLOT, "miniimagenet": MINIIMAGENET, "memory": MINIIMAGENET}
+INNER_STEPS = (1, 5, 10)  # of the measurement of memory
+
+
+def setting_of(name, **sizes):
+  """The published `Setting` of this name, with sizes other than published where they are not None."""
+  return dataclasses.replace(SETTINGS[name], **{size: n for size, n in sizes.items() if n is not None})
+
+
+def contenders_of(name, chosen=None):
+  """Full names of the contenders; `chosen`: short ones, None: those that this benchmark usually has.
+
+  Raises:
+    UserError: one is unknown.
+  """
+  chosen = DEFAULT_CONTENDERS[name] if chosen is None else chosen
+  if not chosen or not set(chosen) <= set(CONTENDERS):
+    raise UserError(f"contenders={','.join(chosen) or 'none'}: expected some of {', '.join(CONTENDERS)}")
+  return [CONTENDERS[short] for short in chosen]
 
 
 def count_flops(setting):
@@ -110,7 +128,7 @@ def maml_tf_step(setting, weights, episodes, jit_compile=False, recompute=False,
   import tensorflow as tf
 
   from maml_tf import MAML, tasks, tracing
-  from maml_tf.maml import meta_gradients
+  from maml_tf.over_tasks import meta_gradients
 
   maml = MAML(
     _model(setting),
@@ -173,7 +191,8 @@ def _as_numpy(loss, gradients):
 def torch_step(setting, weights, episodes, vectorised):
   """The same in PyTorch, by `torch.func.vmap` or by a loop over tasks."""
   import torch
-  from torch_maml import TorchMaml, from_torch, images_to_torch, to_torch
+
+  from benchmarks.torch_maml import TorchMaml, from_torch, images_to_torch, to_torch
 
   maml = TorchMaml(setting.max_pool, setting.inner_lr, setting.num_updates, setting.shots)
   compute = maml.gradients_by_vmap if vectorised else maml.gradients_by_loop
@@ -233,11 +252,12 @@ def serve(connection, name, setting, weights, episodes):
 def import_library(name):
   if name in (LOOP, VMAP):
     import torch
-    import torch_maml  # noqa: F401
+
+    import benchmarks.torch_maml  # noqa: F401
 
     torch.ones(8, 8) @ torch.ones(8, 8)
   else:
-    from common import import_tensorflow
+    from maml_tf.startup import import_tensorflow
 
     import_tensorflow()
     import tensorflow as tf

@@ -1,4 +1,4 @@
-"""What `benchmark.py rl` measures: rollouts beside Gymnasium's vector environments, and one meta-iteration."""
+"""Rollouts of policies beside Gymnasium's vector environments, and what the parts of a meta-iteration take."""
 
 import dataclasses
 import os
@@ -153,11 +153,11 @@ def meta_iteration(rounds):
   import tensorflow as tf
 
   from maml_tf.experiments.config import resolve
-  from maml_tf.experiments.domains.policies.experiment import ReinforcementExperiment
+  from maml_tf.experiments.domains.policies.experiment import PolicyExperiment
 
   split = {}
   for name, share in (("exact products", 1.0), (f"products on {SUBSAMPLE:.0%} of the tasks", SUBSAMPLE)):
-    experiment = ReinforcementExperiment(resolve("cheetah_vel", hvp_subsample=share))
+    experiment = PolicyExperiment(resolve("cheetah_vel", hvp_subsample=share))
     learner = experiment.learner()
     state, step = learner.initial_state(0), tf.function(learner.train_step)
     state, _ = step(state, tf.constant([0, 0]))

@@ -1,24 +1,37 @@
-"""The results file of policies: what `collect.py` makes of their run directories, finished or not."""
+"""The results file of policies: what is made of their run directories, finished or not."""
 
 import math
-import pathlib
-
-from checkpoint import config_of, iteration_of, newest_checkpoint, train_command
-from image_results import evaluations_in, of_one_training, rows_until, shared, thinned, training
 
 from maml_tf.errors import UserError
-from maml_tf.experiments.config import resolve
-from maml_tf.experiments.presets import PUBLISHED_RETURNS
+from maml_tf.experiments.config import from_record, train_command
+from maml_tf.results import published
+from maml_tf.results.files import rows_until
+from maml_tf.results.runs import (
+  evaluations_in,
+  iteration_of,
+  newest_checkpoint,
+  of_one_training,
+  portable,
+  record_of,
+  shared,
+  thinned,
+  training,
+)
 
 OF_AN_EVALUATION = ("tasks", "command", "commit", "wall_seconds", "versions", "hardware", "results")
 
 
-def collect(folders):
-  """The content of a results file, from run directories of several seeds of one training."""
-  runs = of_one_training([read_run(pathlib.Path(folder)) for folder in folders])
+def collect(folders, root):
+  """The content of a results file.
+
+  Args:
+    folders: run directories, of several seeds of one training.
+    root: the checkout, which may hold kept checkpoints.
+  """
+  runs = of_one_training([read_run(folder, root) for folder in folders])
   first = runs[0]
   datasource, method = first["shared"]["datasource"], first["shared"]["method"]
-  published = PUBLISHED_RETURNS.get(datasource, {}).get(method)
+  printed = published.returns().get(datasource, {}).get(method)
   return {
     "format_version": 1,
     "datasource": datasource,
@@ -28,7 +41,7 @@ def collect(folders):
     "tasks": first["evaluation"]["tasks"],
     "rollouts_per_task": first["evaluation"]["results"]["rollouts_per_task"],
     "results": over_seeds([run["evaluation"]["results"]["return"] for run in runs]),
-    "published": None if published is None else {"mean": published[0], "ci95": published[1]},
+    "published": None if printed is None else {"mean": printed[0], "ci95": printed[1]},
     "iterations": min(run["iterations"] for run in runs),
     "of_iterations": first["of_iterations"],
     "runs": [{name: value for name, value in run.items() if name != "shared"} for run in runs],
@@ -52,12 +65,13 @@ def _by_step(returns):
   return zip(*(summary["of_each_task"] for summary in returns), strict=True)
 
 
-def read_run(folder):
+def read_run(folder, root):
   """What a run directory tells."""
   evaluation = _newest_evaluation(folder)
   iterations = evaluation["training"]["iteration"]
   # Random weights, which were never trained, have no config.json of their own.
-  config = config_of(folder) if (folder / "config.json").exists() else resolve(**evaluation["config"])
+  record = record_of(folder) if (folder / "config.json").exists() else evaluation["config"]
+  config = from_record(record)
   return {
     "shared": shared(config),
     "seed": config.seed,
@@ -65,8 +79,8 @@ def read_run(folder):
     "of_iterations": config.iterations,
     "evaluated_iteration": evaluation["training"].get("evaluated_iteration", iterations),
     "evaluation": {name: evaluation[name] for name in OF_AN_EVALUATION},
-    **_training(folder, config, iterations),
-    "config": config.portable(),
+    **_training(folder, config, iterations, root),
+    "config": portable(record),
   }
 
 
@@ -83,14 +97,14 @@ def _newest_evaluation(folder):
   return max(fitting, key=lambda e: e["tasks"])
 
 
-def _training(folder, config, iterations):
+def _training(folder, config, iterations, root):
   """How a run was trained, its learning curve, and how to go on with it."""
   if iterations == 0:
     return {"train_command": train_command(config)}
   rows = rows_until(folder / "metrics.csv", iterations)
   returns = [name for name in rows[0] if name.startswith("return/")]
   return {
-    **training(folder, config, iterations, rows),
+    **training(folder, config, iterations, rows, root),
     "seconds_of_rollouts": round(sum(row["rollout_seconds"] for row in rows), 1),
     "diverged_simulations": int(sum(row["diverged_simulations"] for row in rows)),
     "learning_curve": thinned(rows, (*returns, "kl", "entropy")),
