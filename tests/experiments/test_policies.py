@@ -7,16 +7,16 @@ import pathlib
 
 import numpy as np
 import pytest
-import rl_results
 import small_runs
 import tensorflow as tf
-from maml_tf.experiments.presets import PUBLISHED_RETURNS
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from maml_tf.errors import UserError
 from maml_tf.experiments.config import readable_name, resolve, training_settings
 from maml_tf.experiments.domains.policies import plots as rl_plots
 from maml_tf.experiments.domains.policies.experiment import PolicyExperiment
+from maml_tf.experiments.domains.policies.published import RETURNS
+from maml_tf.results import policies as collected
 from maml_tf.rl.envs import published_test_goals
 from maml_tf.training.run_directory import name_of
 from maml_tf.training.trainer import Schedule
@@ -145,11 +145,11 @@ def test_the_baselines_and_their_evaluation(script, capfd, tmp_path):
   found = {path.name.split(".")[1]: json.loads((path / "results.json").read_text()) for path in tmp_path.iterdir()}
   assert len(found["oracle"]["results"]["return"]["mean"]) == 1  # it does not adapt
   assert found["random"]["results"]["step_sizes"] == [0.5, 0.25]
-  contents = {run.name.split(".")[1]: rl_results.collect([run]) for run in tmp_path.iterdir()}
+  contents = {run.name.split(".")[1]: collected.collect([run], tmp_path) for run in tmp_path.iterdir()}
   for method, content in contents.items():
     np.testing.assert_allclose(content["results"]["mean"], found[method]["results"]["return"]["mean"], atol=1e-3)
     np.testing.assert_allclose(content["results"]["ci95"], found[method]["results"]["return"]["ci95"], rtol=1e-2)
-    assert content["published"]["mean"] == PUBLISHED_RETURNS["point"][method][0] and content["tasks"] == 2
+    assert content["published"]["mean"] == RETURNS["point"][method][0] and content["tasks"] == 2
   assert (contents["oracle"]["iterations"], contents["random"]["iterations"]) == (2, 0)
   figure = rl_plots.returns_of_tasks({"point": {m: {"return": c["results"]} for m, c in contents.items()}})
   labels = figure.axes[0].get_legend_handles_labels()[1]
