@@ -18,7 +18,7 @@ def meta_gradients(meta_loss, weights, batch, task_chunk=None):
   """
   if task_chunk is None:
     return _meta_gradients(meta_loss, weights, batch)
-  num_tasks = batch.support_x.shape[0]
+  num_tasks = tf.nest.flatten(batch.support_x)[0].shape[0]
   if num_tasks is None or num_tasks % task_chunk:
     raise ValueError(f"task_chunk: expected a number that divides the number of tasks, {num_tasks}, got {task_chunk}")
   batch, count = as_tensors(batch), num_tasks // task_chunk
@@ -46,7 +46,7 @@ def tasks_of(batch, first, count):
     part = tf.slice(field, [first] + [0] * rest, [count] + [-1] * rest)
     return tf.ensure_shape(part, [count, *field.shape[1:]])
 
-  return type(batch)(*map(slice_of, batch))
+  return tf.nest.map_structure(slice_of, batch)
 
 
 def _meta_gradients(meta_loss, weights, batch):
@@ -68,10 +68,12 @@ def gradients(tape, target, weights):
 
 
 def as_tensors(batch):
-  return type(batch)(*(field if field is None else tf.convert_to_tensor(field) for field in batch))
+  """A `TaskBatch`, or another nest of arrays, as tensors."""
+  return tf.nest.map_structure(lambda field: field if field is None else tf.convert_to_tensor(field), batch)
 
 
 def num_tasks_of(x):
+  x = tf.nest.flatten(x)[0]
   static = x.shape[0]
   return tf.shape(x)[0] if static is None else static
 

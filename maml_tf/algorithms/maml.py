@@ -7,7 +7,9 @@ import tensorflow as tf
 
 from maml_tf import losses, over_tasks, tracing
 from maml_tf import maml as inner_loop
+from maml_tf.algorithms import checks
 from maml_tf.maml import STEP_SIZE_PREFIX, LearnedStepSizes
+from maml_tf.models import shapes
 
 STATISTICS_PREFIX = "statistics/"
 BN_MODES = ("transductive", "support", "running")
@@ -19,7 +21,8 @@ class MAML:
 
   Args:
     model: an `ExplicitModel`.
-    loss: "mse", "crossentropy", or a callable (labels, outputs) -> per-example losses [..., n].
+    loss: "mse", "crossentropy", or a callable (labels, outputs) -> per-example losses [..., n]; for several outputs a
+      dict, list or tuple with one for each, which are added.
     inner_lr: the step size alpha: a float; a dict per weight name (a name that is absent is not adapted); a list of
       either, one per step, the last repeating; or `LearnedStepSizes`.
     num_updates: inner steps in training.
@@ -34,6 +37,8 @@ class MAML:
     checkpoint_inner_steps: recompute the inner steps in the backward pass (`adapt_recomputing`).
     compute_dtype: dtype of the model's forward pass and its derivatives, tf.bfloat16 for one; weights, statistics,
       losses and gradients keep that of the weights. None: that of the weights.
+    regularisation: add what the model adds to its loss, regularisers and `add_loss` of a Keras model, to the inner and
+      to the outer loss, as Keras does.
 
   Raises:
     ValueError: a step size that is not finite, an unknown weight name, loss, reduction or mode.
@@ -50,6 +55,7 @@ class MAML:
     bn_mode="transductive",
     checkpoint_inner_steps=False,
     compute_dtype=None,
+    regularisation=True,
   ):
     if bn_mode not in BN_MODES:
       raise ValueError(f"bn_mode: expected one of {', '.join(BN_MODES)}, got {bn_mode!r}")
@@ -66,11 +72,12 @@ class MAML:
     self.bn_mode = bn_mode
     self.checkpoint_inner_steps = checkpoint_inner_steps
     self.compute_dtype = compute_dtype
-    self._reports_accuracy = self.loss is losses.crossentropy
+    self.regularisation = regularisation
+    self.found_twice_differentiable = set()  # specs of support sets, see `checks.refuse_dropped_derivatives`
 
   def initial_weights(self, seed=0):
-    """The model's `initial_weights`; with learned step sizes and running statistics, where there are such."""
-    weights = self.model.initial_weights(seed)
+    """The model's `starting_weights`; with learned step sizes and running statistics, where there are such."""
+    weights = self.model.starting_weights(seed)
     extra = {}
     if isinstance(self.inner_lr, LearnedStepSizes):
       extra |= self.inner_lr.initial_values(weights, self.model.adapted_names)
@@ -94,7 +101,7 @@ class MAML:
     """
     num_updates = self.num_updates if num_updates is None else num_updates
     _check_updates(num_updates)
-    support_x = tf.convert_to_tensor(support_x)
+    support_x, support_y = over_tasks.as_tensors((support_x, support_y))
     loss_fn = self._support_loss(support_x, support_y)
     start, rates = self._start(weights, support_x)
     steps = inner_loop.adapt(loss_fn, start, rates, num_updates, self.first_order)
@@ -104,7 +111,7 @@ class MAML:
   def adapt_final(self, weights, support_x, support_y, num_updates):
     """As `adapt`, only the last weights; num_updates may be a tensor."""
     _check_updates(num_updates)
-    support_x = tf.convert_to_tensor(support_x)
+    support_x, support_y = over_tasks.as_tensors((support_x, support_y))
     start, rates = self._start(weights, support_x)
     adapted = inner_loop.adapt_final(self._support_loss(support_x, support_y), start, rates, num_updates)
     return self._give_task_axis(self._with_statistics(adapted, support_x), support_x)
@@ -120,8 +127,7 @@ class MAML:
     Returns:
       Outputs, in the dtype of the weights.
     """
-    given = {n.removeprefix(STATISTICS_PREFIX): w for n, w in weights.items() if n.startswith(STATISTICS_PREFIX)}
-    return self._outputs(weights, x, given or None)[0]
+    return self.outputs_of(weights, x, _statistics_in(weights))[0]
 
   @tracing.as_it_stands
   def meta_loss(self, weights, batch):
@@ -157,7 +163,7 @@ class MAML:
     batch = over_tasks.as_tensors(batch)
     start, rates = self._start(weights, batch.support_x)
     support_loss = self._support_loss(batch.support_x, batch.support_y, batch.support_mask)
-    names = ["loss", "accuracy"] if self._reports_accuracy else ["loss"]
+    names = ["loss", *self._accuracy_names]
     dtype = next(iter(start.values())).dtype
 
     def measure(weights):
@@ -167,17 +173,25 @@ class MAML:
     _, stacked = inner_loop.fold_steps(support_loss, start, rates, num_updates, measure, [dtype] * len(names))
     return dict(zip(names, stacked, strict=True))
 
+  def to_keras(self, weights):
+    """Puts weights into the model that the user brought, and returns it: see `checks.to_keras`."""
+    return checks.to_keras(self.model, weights, STATISTICS_PREFIX)
+
+  def check_batch(self, batch):
+    """An error where a concrete batch does not fit the model or itself: see `checks.check_batch`."""
+    checks.check_batch(self, batch)
+
   def _start(self, weights, support_x):
     """(adapted weights repeated for every task and the others shared, step sizes)."""
     weights = {name: tf.convert_to_tensor(value) for name, value in weights.items()}
-    rates = self._rates(weights)
+    rates = self.rates_of(weights)
     adapted = set().union(*(rates if isinstance(rates, list) else [rates]))
     statistics = [] if self.bn_mode == "running" else [n for n in weights if n.startswith(STATISTICS_PREFIX)]
     start = {n: w for n, w in weights.items() if not n.startswith(STEP_SIZE_PREFIX) and n not in statistics}
     num_tasks = over_tasks.num_tasks_of(support_x)
     return {n: over_tasks.repeat(w, num_tasks) if n in adapted else w for n, w in start.items()}, rates
 
-  def _rates(self, weights):
+  def rates_of(self, weights):
     """Step sizes as a dict of name -> rate, or a list of such dicts, one per step."""
     names = self.model.adapted_names
     if isinstance(self.inner_lr, LearnedStepSizes):
@@ -195,6 +209,8 @@ class MAML:
     """The weights after the last step, and the losses [T] before each, a list."""
     support_loss = self._support_loss(batch.support_x, batch.support_y, batch.support_mask)
     start, rates = self._start(weights, batch.support_x)
+    if self.num_updates and not self.first_order:
+      checks.refuse_dropped_derivatives(self, weights, batch)
     arguments = support_loss, start, rates, self.num_updates, self.first_order
     if self.checkpoint_inner_steps:
       adapted, support_losses = inner_loop.adapt_recomputing(*arguments)
@@ -204,7 +220,7 @@ class MAML:
 
   def _initial_statistics(self, weights):
     """Running statistics before any training: mean 0 and variance 1."""
-    example = tf.zeros([1, *(1 if size is None else size for size in self.model.example_shape)])
+    example = shapes.map_shapes(shapes.zeros_of_one, self.model.example_shape)
     _, used = self.model.apply_with_statistics(weights, example)
     start = {n: tf.ones_like(s) if n.endswith("variance") else tf.zeros_like(s) for n, s in used.items()}
     return {STATISTICS_PREFIX + name: value for name, value in start.items()}
@@ -213,7 +229,7 @@ class MAML:
     """The weights, and the statistics of the support set where those normalise the query examples."""
     if self.bn_mode != "support":
       return weights
-    _, used = self._outputs(weights, support_x)
+    _, used, _ = self.outputs_of(weights, support_x)
     return weights | {STATISTICS_PREFIX + name: value for name, value in used.items()}
 
   def _give_task_axis(self, weights, support_x):
@@ -223,53 +239,65 @@ class MAML:
     ranks = {n: len(shapes[n]) if n in shapes else 1 for n in weights}
     return {n: over_tasks.repeat(w, num_tasks) if w.shape.rank == ranks[n] else w for n, w in weights.items()}
 
-  def _outputs(self, weights, x, statistics=None):
-    """(outputs in the dtype of the weights, statistics used), computed in `compute_dtype`."""
+  def outputs_of(self, weights, x, statistics=None):
+    """(outputs in the dtype of the weights, statistics used, penalty or None), computed in `compute_dtype`."""
     if self.compute_dtype is None:
-      if statistics is None:
-        return self.model.apply_with_statistics(weights, x)
-      return self.model.apply(weights, x, statistics), statistics
+      return self.model.apply_with_penalty(weights, x, statistics)
     dtype = next(iter(weights.values())).dtype
     narrow = {n: tf.cast(weights[n], self.compute_dtype) for n in self.model.weight_shapes}
-    if statistics is None:
-      outputs, statistics = self.model.apply_with_statistics(narrow, x)
-    else:
-      outputs = self.model.apply(narrow, x, statistics)
-    return tf.cast(outputs, dtype), {n: tf.cast(value, dtype) for n, value in statistics.items()}
+    results = self.model.apply_with_penalty(narrow, x, statistics)
+    return tf.nest.map_structure(lambda t: t if t is None else tf.cast(t, dtype), results)
 
   def _support_loss(self, x, y, mask=None):
-    y = tf.convert_to_tensor(y)
+    y = over_tasks.as_tensors(y)
 
     def loss_fn(weights):
-      outputs, _ = self._outputs(weights, x)
-      return losses.per_task(self.loss(y, outputs), mask, self._shots(x, mask, outputs))
+      outputs, _, penalty = self.outputs_of(weights, x)
+      return self.task_losses(y, outputs, penalty, mask, x, mask, "support_y")
 
     return loss_fn
 
+  def task_losses(self, labels, outputs, penalty, mask, support_x, support_mask, name):
+    """The loss of every task, [T]: summed over the outputs, with what the model adds by itself."""
+    total = 0.0
+    for output, loss, y, values in losses.parts(self.loss, labels, outputs):
+      if loss is losses.crossentropy and tf.executing_eagerly():
+        losses.check_labels(y, values.shape[-1], mask, f"{name}[{output}]" if output else name)
+      total += losses.per_task(losses.per_example(loss, y, values), mask, self._shots(support_x, support_mask, values))
+    return total if penalty is None or not self.regularisation else total + penalty
+
   def _query_metrics(self, weights, batch):
     """{"loss": [T]} and {"accuracy": [T]} for classification."""
-    return self._measure(self.predict(self._with_statistics(weights, batch.support_x), batch.query_x), batch)
+    weights = self._with_statistics(weights, batch.support_x)
+    outputs, _, penalty = self.outputs_of(weights, batch.query_x, _statistics_in(weights))
+    return self._measure(outputs, penalty, batch)
 
   def _loss_and_metrics(self, adapted, support_losses, batch):
     """What `meta_loss` returns."""
     moving = {}
     if self.bn_mode == "running":
-      outputs, used = self._outputs(adapted, batch.query_x)
+      outputs, used, penalty = self.outputs_of(adapted, batch.query_x)
       moving = {STATISTICS_PREFIX + n: tf.stop_gradient(tf.reduce_mean(value, axis=0)) for n, value in used.items()}
-      measured = self._measure(outputs, batch)
+      measured = self._measure(outputs, penalty, batch)
     else:
       measured = self._query_metrics(adapted, batch)
     metrics = {f"support_loss/step_{k}": tf.reduce_mean(value) for k, value in enumerate(support_losses)}
     metrics |= {f"query_{k}/step_{self.num_updates}": tf.reduce_mean(v) for k, v in measured.items()}
     return tf.reduce_mean(measured["loss"]), metrics | moving
 
-  def _measure(self, outputs, batch):
-    labels = tf.convert_to_tensor(batch.query_y)
-    shots = self._shots(batch.support_x, batch.support_mask, outputs)
-    measured = {"loss": losses.per_task(self.loss(labels, outputs), batch.query_mask, shots)}
-    if self._reports_accuracy:
-      measured["accuracy"] = losses.accuracy(labels, outputs, batch.query_mask)
+  def _measure(self, outputs, penalty, batch):
+    labels, mask = over_tasks.as_tensors(batch.query_y), batch.query_mask
+    support = batch.support_x, batch.support_mask
+    measured = {"loss": self.task_losses(labels, outputs, penalty, mask, *support, "query_y")}
+    for output, loss, y, values in losses.parts(self.loss, labels, outputs):
+      if loss is losses.crossentropy:
+        measured[_accuracy_name(output)] = losses.accuracy(y, values, mask)
     return measured
+
+  @property
+  def _accuracy_names(self):
+    """Names of the accuracies that `_measure` reports, in its order."""
+    return [_accuracy_name(name) for name, loss in losses.named(self.loss) if loss is losses.crossentropy]
 
   def _shots(self, support_x, support_mask, outputs):
     """Support examples per class, K, for the per-class sum: a scalar, or [T] where examples are masked."""
@@ -277,8 +305,17 @@ class MAML:
       return None
     classes = tf.cast(tf.shape(outputs)[-1], outputs.dtype)
     if support_mask is None:
-      return tf.cast(tf.shape(support_x)[1], outputs.dtype) / classes
+      return tf.cast(tf.shape(tf.nest.flatten(support_x)[0])[1], outputs.dtype) / classes
     return tf.reduce_sum(tf.cast(support_mask, outputs.dtype), axis=1) / classes
+
+
+def _statistics_in(weights):
+  """The statistics among the weights, or None."""
+  return {n.removeprefix(STATISTICS_PREFIX): w for n, w in weights.items() if n.startswith(STATISTICS_PREFIX)} or None
+
+
+def _accuracy_name(output):
+  return f"accuracy/{output}" if output else "accuracy"
 
 
 def move_statistics(weights, metrics):

@@ -26,6 +26,8 @@ class ConvNet(ExplicitModel):
       positions and a Glorot-uniform classifier, as for miniImageNet. None: `not max_pool`.
   """
 
+  twice_differentiable = True
+
   def __init__(
     self,
     num_classes,

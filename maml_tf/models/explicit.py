@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import ClassVar
 
 import keras
 import tensorflow as tf
@@ -27,7 +28,16 @@ class ExplicitModel(keras.Model):
   Args:
     input_shape: shape of one example, without batch or task axes.
     specs: dict of weight name -> `WeightSpec`, in layer order.
+
+  Attributes:
+    twice_differentiable: whether every operation is known to have a second derivative; False: it is looked for.
+    layer_kinds: dict of layer name, as in the name scopes of a graph, -> name of its class; for errors.
+    stopped_gradients: "refuse" or "keep", as of `from_keras`.
   """
+
+  twice_differentiable = False
+  layer_kinds: ClassVar = {}
+  stopped_gradients = "refuse"
 
   def __init__(self, input_shape, specs, name=None):
     super().__init__(name=name)

@@ -26,6 +26,8 @@ class MLP(ExplicitModel):
     stddev: deviation of the initial weights; the published code's is 0.01.
   """
 
+  twice_differentiable = True
+
   def __init__(self, output_dim=1, hidden=(40, 40), input_shape=(1,), norm=None, stddev=0.01, name=None):
     check_norm(norm)
     self._config = dict(output_dim=output_dim, hidden=tuple(hidden), input_shape=input_shape, norm=norm, stddev=stddev)
