@@ -153,15 +153,47 @@ def parts(loss, labels, outputs):
   return [(str(key), loss[key], labels[key], outputs[key]) for key in keys]
 
 
-def named(loss):
-  """[(name, loss)] of every output, as `parts` names them."""
-  if not isinstance(loss, dict | tuple):
-    return [("", loss)]
-  return [(str(key), part) for key, part in (loss.items() if isinstance(loss, dict) else enumerate(loss))]
-
-
 def _names(nest):
   return list(nest) if isinstance(nest, dict) else list(range(len(nest)))
+
+
+def of_tasks(loss, labels, outputs, mask=None, shots=None):
+  """The loss of every task, [T], summed over the outputs.
+
+  Args:
+    loss: as `get` returns it.
+    labels: [T, n, ...], nested as the losses.
+    outputs: [T, n, ...], nested likewise.
+    mask: [T, n], or None.
+    shots: function of the outputs that a loss is for -> `shots` of `per_task`; None: means over the examples.
+
+  Raises:
+    ValueError: shapes or nests that do not belong together; eagerly also a label that is no class.
+  """
+  totals = []
+  for name, part, y, values in parts(loss, labels, outputs):
+    if part is crossentropy and tf.executing_eagerly():
+      check_labels(y, values.shape[-1], mask, f"labels of output {name}" if name else "labels")
+    totals.append(per_task(per_example(part, y, values), mask, shots and shots(values)))
+  return totals[0] if len(totals) == 1 else tf.add_n(totals)
+
+
+def accuracies(loss, labels, outputs, mask=None):
+  """{"accuracy": [T]} for the cross-entropy; for several outputs {"accuracy/<output>": [T]} for each that has it."""
+  found = [(n, accuracy(y, out, mask)) for n, part, y, out in parts(loss, labels, outputs) if part is crossentropy]
+  return {_accuracy_name(name): value for name, value in found}
+
+
+def accuracy_names(loss):
+  """The names in `accuracies`, in its order."""
+  named = [("", loss)]
+  if isinstance(loss, dict | tuple):
+    named = loss.items() if isinstance(loss, dict) else enumerate(loss)
+  return [_accuracy_name(str(name)) for name, part in named if part is crossentropy]
+
+
+def _accuracy_name(output):
+  return f"accuracy/{output}" if output else "accuracy"
 
 
 def per_example(loss, labels, outputs):

@@ -32,17 +32,27 @@ def check_batch(maml, batch):
       losses.per_example(loss, labels[:1], values)
 
 
-def refuse_dropped_derivatives(maml, weights, batch):
-  """An error where TensorFlow would drop a second derivative of the inner loss; looked for once for each shape."""
-  if maml.model.twice_differentiable and maml.loss in losses.LOSSES.values():
+def refuse_dropped_derivatives(maml, weights, rates, batch):
+  """An error where TensorFlow would drop a second derivative of the inner loss; looked for once for each shape.
+
+  Args:
+    maml: `MAML`.
+    weights: the model's, dict of name -> plain tensor.
+    rates: dict of the step sizes by weight, or a list of such dicts: what they name is adapted.
+    batch: `TaskBatch` of tensors.
+
+  Raises:
+    NotTwiceDifferentiableError: names the layer.
+  """
+  model = maml.model
+  if model.twice_differentiable and maml.loss in losses.LOSSES.values():
     return
   x, y = tf.nest.map_structure(_spec_of_one_task, (batch.support_x, batch.support_y))
-  key = tuple((spec.dtype, *spec.shape) for spec in tf.nest.flatten((x, y)))
+  key = tuple((spec.dtype, spec.shape.rank, *(spec.shape or ())) for spec in tf.nest.flatten((x, y)))
   if key in maml.found_twice_differentiable:
     return
-  rates = maml.rates_of(weights)
   names = set().union(*(rates if isinstance(rates, list) else [rates]))
-  specs = {name: tf.TensorSpec(weight.shape, weight.dtype) for name, weight in weights.items()}
+  specs = {name: tf.TensorSpec(weights[name].shape, weights[name].dtype) for name in model.weight_shapes}
   adapted = {name: spec for name, spec in specs.items() if name in names}
   fixed = {name: spec for name, spec in specs.items() if name not in names}
 
@@ -51,14 +61,11 @@ def refuse_dropped_derivatives(maml, weights, batch):
       tape.watch(adapted)
       outputs, _, penalty = maml.outputs_of(fixed | adapted, x)  # of one task: no loop over tasks hides the layers
       x, y, outputs = tf.nest.map_structure(lambda tensor: tensor[tf.newaxis], (x, y, outputs))
-      loss = maml.task_losses(y, outputs, penalty, None, x, None, "support_y")
+      loss = maml.task_losses(y, outputs, None, (x, None), penalty)
     return over_tasks.gradients(tape, loss, adapted)
 
-  model = maml.model
-  allow_stops = model.stopped_gradients == "keep"
-  derivatives.refuse_dropped(
-    gradient, (adapted, fixed, x, y), model.layer_kinds, model.name.removeprefix("explicit_"), allow_stops
-  )
+  name, allow_stops = model.name.removeprefix("explicit_"), model.stopped_gradients == "keep"
+  derivatives.refuse_dropped(gradient, (adapted, fixed, x, y), model.layer_kinds, name, allow_stops)
   maml.found_twice_differentiable.add(key)
 
 
@@ -66,14 +73,14 @@ def _spec_of_one_task(field):
   return tf.TensorSpec(field.shape[1:], field.dtype)
 
 
-def to_keras(model, weights, statistics_prefix):
+def to_keras(model, weights, statistics):
   """Puts weights into a model that a user brought.
 
   Args:
     model: `ExplicitModel`.
-    weights: plain weights, or one task's as `MAML.adapt` returns them. Their statistics, where they have some
-      (`bn_mode` "support" or "running"), become the moving ones of batch normalisation.
-    statistics_prefix: what their names begin with.
+    weights: plain weights, or one task's as `MAML.adapt` returns them.
+    statistics: dict of what normalises the queries (`bn_mode` "support" or "running"), for the moving statistics of
+      batch normalisation; empty where there are none.
 
   Returns:
     The Keras model.
@@ -82,8 +89,7 @@ def to_keras(model, weights, statistics_prefix):
     ValueError: the weights are of several tasks.
   """
   plain = {n: _of_one_task(n, weights[n], len(shape)) for n, shape in model.weight_shapes.items()}
-  statistics = {n: _of_one_task(n, s, 1) for n, s in weights.items() if n.startswith(statistics_prefix)}
-  return model.to_keras(plain, {n.removeprefix(statistics_prefix): s for n, s in statistics.items()})
+  return model.to_keras(plain, {n: _of_one_task(n, s, 1) for n, s in statistics.items()})
 
 
 def _of_one_task(name, weight, rank):

@@ -30,11 +30,13 @@ class ExplicitModel(keras.Model):
     specs: dict of weight name -> `WeightSpec`, in layer order.
 
   Attributes:
+    fixed_variables: variables that no training changes, which an exported artefact has to carry.
     twice_differentiable: whether every operation is known to have a second derivative; False: it is looked for.
     layer_kinds: dict of layer name, as in the name scopes of a graph, -> name of its class; for errors.
     stopped_gradients: "refuse" or "keep", as of `from_keras`.
   """
 
+  fixed_variables = ()
   twice_differentiable = False
   layer_kinds: ClassVar = {}
   stopped_gradients = "refuse"

@@ -167,8 +167,8 @@ def finite_difference_error(maml, weights, batch, directions=3, step=1e-5):
   exact, measured = [], []
   for k in range(directions):
     d = {name: normal(*w.shape, seed=100 * k + i) for i, (name, w) in enumerate(weights.items())}
-    ahead, _ = maml.meta_loss({n: w + step * d[n] for n, w in weights.items()}, batch)
-    behind, _ = maml.meta_loss({n: w - step * d[n] for n, w in weights.items()}, batch)
+    ahead, *_ = maml.meta_loss({n: w + step * d[n] for n, w in weights.items()}, batch)
+    behind, *_ = maml.meta_loss({n: w - step * d[n] for n, w in weights.items()}, batch)
     exact.append(sum(float(tf.reduce_sum(gradients[n] * d[n])) for n in weights))
     measured.append(float(ahead - behind) / (2 * step))
   return np.linalg.norm(np.subtract(exact, measured)) / np.linalg.norm(measured)
