@@ -54,9 +54,11 @@ def test_plain_tensorflow_does_not_which_is_why():
 def test_adjoints_are_added_in_the_order_in_which_they_are_found():
   x = tf.ones([1000])
   once = tracing.function(adjoints)(x)
-  inside = tracing.function(lambda x: tf.while_loop(lambda i, _: i < 2, lambda i, _: (i + 1, adjoints(x)), (0, x))[1])(
-    x
-  )
+
+  def again(x):
+    return tf.while_loop(lambda i, _: i < 2, lambda i, _: (i + 1, adjoints(x)), (0, x))[1]
+
+  inside = tracing.function(again)(x)
   np.testing.assert_array_equal(once, inside)
   concrete = tracing.function(adjoints).get_concrete_function(x)
   assert max(len(op.inputs) for op in concrete.graph.get_operations() if op.type in ("AddN", "AddV2")) == 2
