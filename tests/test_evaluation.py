@@ -17,9 +17,7 @@ def evaluate(num_tasks):
   maml = MAML(models.MLP(hidden=(8,)), inner_lr=0.01)
   weights = maml.initial_weights(0)
   return tf.function(
-    lambda: evaluation.evaluate_blocks(
-      lambda batch: maml.evaluate(weights, batch, 3), tasks.Sinusoid(5, 5), SEED, num_tasks
-    )
+    lambda: evaluation.evaluate_blocks(evaluation.of_algorithm(maml, weights, 3), tasks.Sinusoid(5, 5), SEED, num_tasks)
   )()["loss"]
 
 

@@ -2,19 +2,51 @@
 
 import math
 import numbers
+from typing import NamedTuple
 
 import tensorflow as tf
 
 from maml_tf import losses, over_tasks, tracing
 from maml_tf import maml as inner_loop
-from maml_tf.maml import STEP_SIZE_PREFIX, LearnedStepSizes
+from maml_tf.algorithms.base import Algorithm
+from maml_tf.maml import LearnedStepSizes
 
-STATISTICS_PREFIX = "statistics/"
 BN_MODES = ("transductive", "support", "running")
 RUNNING_MOMENTUM = 0.99  # as in Keras' BatchNormalization
 
 
-class MAML:
+class MetaParameters(NamedTuple):
+  """What MAML meta-learns, by kind; each a dict of name -> tensor.
+
+  Optimisers, checkpoints and artefacts know one flat dict. There, the names of the last two begin with `inner_lr/` and
+  `statistics/`; only `of` and `flat` know that.
+
+  Attributes:
+    model: the network's weights.
+    step_sizes: learned step sizes, by the weight that they are for.
+    statistics: of the normalisation: running ones, or those of a support set.
+  """
+
+  model: dict
+  step_sizes: dict
+  statistics: dict
+
+  @classmethod
+  def of(cls, weights):
+    """From a flat dict."""
+    kinds = {"": {}, "inner_lr/": {}, "statistics/": {}}
+    for name, value in weights.items():
+      prefix = next((p for p in ("inner_lr/", "statistics/") if name.startswith(p)), "")
+      kinds[prefix][name.removeprefix(prefix)] = value
+    return cls(*kinds.values())
+
+  def flat(self):
+    """One dict of all."""
+    prefixed = {f"inner_lr/{n}": v for n, v in self.step_sizes.items()}
+    return self.model | prefixed | {f"statistics/{n}": v for n, v in self.statistics.items()}
+
+
+class MAML(Algorithm):
   """MAML on a model with explicit weights.
 
   Args:
@@ -29,8 +61,7 @@ class MAML:
     bn_mode: whose statistics normalise the query examples; the support set has its own in every mode. "transductive":
       the query set's own (the published code's). "support": those of the support set under the adapted weights, so
       that a prediction does not depend on what else is asked. "running": moving averages over the query sets of
-      training, which themselves are normalised by their own; they join the weights under names beginning with
-      `statistics/`.
+      training, which themselves are normalised by their own; they are among the weights.
     checkpoint_inner_steps: recompute the inner steps in the backward pass (`adapt_recomputing`).
     compute_dtype: dtype of the model's forward pass and its derivatives, tf.bfloat16 for one; weights, statistics,
       losses and gradients keep that of the weights. None: that of the weights.
@@ -68,18 +99,25 @@ class MAML:
     self.compute_dtype = compute_dtype
     self._reports_accuracy = self.loss is losses.crossentropy
 
+  @property
+  def fixed_variables(self):
+    return self.model.fixed_variables
+
   def initial_weights(self, seed=0):
     """The model's `initial_weights`; with learned step sizes and running statistics, where there are such."""
     weights = self.model.initial_weights(seed)
-    extra = {}
+    step_sizes, statistics = {}, {}
     if isinstance(self.inner_lr, LearnedStepSizes):
-      extra |= self.inner_lr.initial_values(weights, self.model.adapted_names)
+      step_sizes = self.inner_lr.initial_values(weights, self.model.adapted_names)
     if self.bn_mode == "running":
-      extra |= self._initial_statistics(weights)
-    return weights | extra
+      statistics = self._initial_statistics(weights)
+    return MetaParameters(weights, step_sizes, statistics).flat()
+
+  def optional_names(self, weights):
+    return tuple(name for name in weights if name not in self.model.weight_shapes)
 
   @tracing.as_it_stands
-  def adapt(self, weights, support_x, support_y, num_updates=None):
+  def adapt(self, weights, support_x, support_y, num_updates=None, seed=None):
     """Adapts to every task, on all examples: a batch with masks goes through `meta_loss` and `evaluate`.
 
     Args:
@@ -87,6 +125,7 @@ class MAML:
       support_x: [T, n, ...].
       support_y: [T, n, ...].
       num_updates: Python integer; None: as in training.
+      seed: nothing: MAML draws no noise.
 
     Returns:
       List of dicts, every weight with a task axis, after 0..num_updates steps; with the statistics that `predict`
@@ -101,7 +140,7 @@ class MAML:
     return [self._give_task_axis(self._with_statistics(step, support_x), support_x) for step in steps]
 
   @tracing.as_it_stands
-  def adapt_final(self, weights, support_x, support_y, num_updates):
+  def adapt_final(self, weights, support_x, support_y, num_updates, seed=None):
     """As `adapt`, only the last weights; num_updates may be a tensor."""
     _check_updates(num_updates)
     support_x = tf.convert_to_tensor(support_x)
@@ -120,11 +159,18 @@ class MAML:
     Returns:
       Outputs, in the dtype of the weights.
     """
-    given = {n.removeprefix(STATISTICS_PREFIX): w for n, w in weights.items() if n.startswith(STATISTICS_PREFIX)}
-    return self._outputs(weights, x, given or None)[0]
+    given = MetaParameters.of(weights)
+    return self._outputs(given.model, x, given.statistics or None)[0]
+
+  def predict_one(self, task, x):
+    return self.predict(task, x)
+
+  def ready_tasks(self, weights):
+    """Initial weights are a task's weights as they are, with what is learned beside them or without."""
+    return [{n: w for n, w in weights.items() if n in self.model.weight_shapes}, weights]
 
   @tracing.as_it_stands
-  def meta_loss(self, weights, batch):
+  def meta_loss(self, weights, batch, seed=None):
     """The meta-objective: the query loss after adaptation, mean over tasks (eq. 4; algorithm 2, line 10).
 
     Args:
@@ -132,22 +178,22 @@ class MAML:
       batch: `TaskBatch`.
 
     Returns:
-      (scalar loss, dict of name -> scalar: the losses that adapting computes anyway, and the accuracy after it; and,
-      with running statistics, what they are to move towards, under their names among the weights).
+      (scalar loss; dict of name -> scalar: the losses that adapting computes anyway, and the accuracy after it; dict of
+      the moved running statistics, where there are such).
     """
     batch = over_tasks.as_tensors(batch)
     adapted, support_losses = self._adapt_for_training(weights, batch)
-    return self._loss_and_metrics(adapted, support_losses, batch)
+    return self._loss_and_metrics(weights, adapted, support_losses, batch)
 
   @tracing.as_it_stands
   def meta_gradients(self, weights, batch):
     """(scalar meta-loss, its gradient: dict like `weights`), second order unless `first_order`."""
     weights = {name: tf.convert_to_tensor(value) for name, value in weights.items()}
-    loss, gradients, _ = over_tasks.meta_gradients(self.meta_loss, weights, batch)
-    return loss, gradients
+    found = over_tasks.meta_gradients(self.meta_loss, weights, batch)
+    return found.loss, found.gradients
 
   @tracing.as_it_stands
-  def evaluate(self, weights, batch, num_updates=10):
+  def evaluate(self, weights, batch, num_updates=10, seed=None):
     """Query loss, and accuracy where the loss is the cross-entropy, after 0..num_updates steps.
 
     Returns:
@@ -169,25 +215,25 @@ class MAML:
 
   def _start(self, weights, support_x):
     """(adapted weights repeated for every task and the others shared, step sizes)."""
-    weights = {name: tf.convert_to_tensor(value) for name, value in weights.items()}
-    rates = self._rates(weights)
+    given = MetaParameters.of({name: tf.convert_to_tensor(value) for name, value in weights.items()})
+    rates = self._rates(given)
     adapted = set().union(*(rates if isinstance(rates, list) else [rates]))
-    statistics = [] if self.bn_mode == "running" else [n for n in weights if n.startswith(STATISTICS_PREFIX)]
-    start = {n: w for n, w in weights.items() if not n.startswith(STEP_SIZE_PREFIX) and n not in statistics}
+    statistics = given.statistics if self.bn_mode == "running" else {}
+    start = MetaParameters(given.model, {}, statistics).flat()
     num_tasks = over_tasks.num_tasks_of(support_x)
     return {n: over_tasks.repeat(w, num_tasks) if n in adapted else w for n, w in start.items()}, rates
 
-  def _rates(self, weights):
+  def _rates(self, given):
     """Step sizes as a dict of name -> rate, or a list of such dicts, one per step."""
     names = self.model.adapted_names
     if isinstance(self.inner_lr, LearnedStepSizes):
-      return self.inner_lr.rates(weights, names)
+      return self.inner_lr.rates({name: given.step_sizes[name] for name in names})
 
     def as_dict(rate):
       return dict(rate) if isinstance(rate, dict) else dict.fromkeys(names, rate)
 
     if isinstance(self.inner_lr, list):
-      dtype = next(iter(weights.values())).dtype
+      dtype = next(iter(given.model.values())).dtype
       return [{n: inner_loop.as_rate(r, dtype) for n, r in as_dict(rate).items()} for rate in self.inner_lr]
     return as_dict(self.inner_lr)
 
@@ -206,15 +252,14 @@ class MAML:
     """Running statistics before any training: mean 0 and variance 1."""
     example = tf.zeros([1, *(1 if size is None else size for size in self.model.example_shape)])
     _, used = self.model.apply_with_statistics(weights, example)
-    start = {n: tf.ones_like(s) if n.endswith("variance") else tf.zeros_like(s) for n, s in used.items()}
-    return {STATISTICS_PREFIX + name: value for name, value in start.items()}
+    return {n: tf.ones_like(s) if n.endswith("variance") else tf.zeros_like(s) for n, s in used.items()}
 
   def _with_statistics(self, weights, support_x):
     """The weights, and the statistics of the support set where those normalise the query examples."""
     if self.bn_mode != "support":
       return weights
     _, used = self._outputs(weights, support_x)
-    return weights | {STATISTICS_PREFIX + name: value for name, value in used.items()}
+    return MetaParameters(weights, {}, used).flat()
 
   def _give_task_axis(self, weights, support_x):
     shapes = self.model.weight_shapes
@@ -248,22 +293,28 @@ class MAML:
 
   def _query_metrics(self, weights, batch):
     """{"loss": [T]} and {"accuracy": [T]} for classification."""
-    return self._measure(self.predict(self._with_statistics(weights, batch.support_x), batch.query_x), batch)
+    return self.measure(self.predict(self._with_statistics(weights, batch.support_x), batch.query_x), batch)
 
-  def _loss_and_metrics(self, adapted, support_losses, batch):
+  def _loss_and_metrics(self, weights, adapted, support_losses, batch):
     """What `meta_loss` returns."""
-    moving = {}
+    moved = {}
     if self.bn_mode == "running":
-      outputs, used = self._outputs(adapted, batch.query_x)
-      moving = {STATISTICS_PREFIX + n: tf.stop_gradient(tf.reduce_mean(value, axis=0)) for n, value in used.items()}
-      measured = self._measure(outputs, batch)
+      outputs, used = self._outputs(MetaParameters.of(adapted).model, batch.query_x)
+      measured, moved = self.measure(outputs, batch), self._moved_statistics(weights, used)
     else:
       measured = self._query_metrics(adapted, batch)
     metrics = {f"support_loss/step_{k}": tf.reduce_mean(value) for k, value in enumerate(support_losses)}
     metrics |= {f"query_{k}/step_{self.num_updates}": tf.reduce_mean(v) for k, v in measured.items()}
-    return tf.reduce_mean(measured["loss"]), metrics | moving
+    return tf.reduce_mean(measured["loss"]), metrics, moved
 
-  def _measure(self, outputs, batch):
+  def _moved_statistics(self, weights, used):
+    """Running statistics, a step towards those of a meta-batch, [T, channels] each."""
+    before, share = MetaParameters.of(weights).statistics, RUNNING_MOMENTUM
+    new = {n: tf.stop_gradient(tf.reduce_mean(value, axis=0)) for n, value in used.items()}
+    return MetaParameters({}, {}, {n: share * before[n] + (1 - share) * value for n, value in new.items()}).flat()
+
+  def measure(self, outputs, batch):
+    """{"loss": [T]}, and {"accuracy": [T]} where the loss is the cross-entropy, of outputs at the query examples."""
     labels = tf.convert_to_tensor(batch.query_y)
     shots = self._shots(batch.support_x, batch.support_mask, outputs)
     measured = {"loss": losses.per_task(self.loss(labels, outputs), batch.query_mask, shots)}
@@ -279,17 +330,6 @@ class MAML:
     if support_mask is None:
       return tf.cast(tf.shape(support_x)[1], outputs.dtype) / classes
     return tf.reduce_sum(tf.cast(support_mask, outputs.dtype), axis=1) / classes
-
-
-def move_statistics(weights, metrics):
-  """Moves running statistics towards those that `MAML.meta_loss` reports among its metrics.
-
-  Returns:
-    (weights, the other metrics).
-  """
-  new = {name: value for name, value in metrics.items() if name.startswith(STATISTICS_PREFIX)}
-  moved = {n: RUNNING_MOMENTUM * weights[n] + (1 - RUNNING_MOMENTUM) * value for n, value in new.items()}
-  return weights | moved, {name: value for name, value in metrics.items() if name not in new}
 
 
 def _check_rates(inner_lr, shapes):

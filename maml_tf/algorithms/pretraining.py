@@ -26,12 +26,12 @@ class Pretraining(MAML):
   """
 
   @tracing.as_it_stands
-  def meta_loss(self, weights, batch):
+  def meta_loss(self, weights, batch, seed=None):
     outputs = self.model.apply(weights, batch.support_x)
     shots = self._shots(batch.support_x, batch.support_mask, outputs)
     per_example = self.loss(tf.convert_to_tensor(batch.support_y), outputs)
     loss = tf.reduce_mean(losses.per_task(per_example, batch.support_mask, shots))
-    return loss, {"support_loss/step_0": loss}
+    return loss, {"support_loss/step_0": loss}, {}
 
 
 def best_step_size(evaluate, step_sizes=STEP_SIZES):

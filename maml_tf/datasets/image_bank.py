@@ -31,16 +31,27 @@ class ImageBank:
     images: uint8 [M, H, W, C], the images of a class side by side.
     names: names of the classes.
     offsets: int64 [classes + 1]; class c owns images[offsets[c] : offsets[c + 1]].
+    passed_over: dict of suffix to number of files that lay beside the images and are none by their names.
   """
 
   images: np.ndarray
   names: tuple
   offsets: np.ndarray
+  passed_over: dict = dataclasses.field(default_factory=dict)
 
   @property
   def sizes(self):
     """Number of images of every class, int64 [classes]."""
     return np.diff(self.offsets)
+
+  def summary(self):
+    """One line for the user: the counts, and what was passed over."""
+    counts = f"{len(self.names):,} classes, {int(self.offsets[-1]):,} images"
+    if not self.passed_over:
+      return counts
+    number = sum(self.passed_over.values())
+    suffixes = ", ".join(f"{count:,} {suffix}" for suffix, count in self.passed_over.items())
+    return f"{counts}; passed over {number:,} {'file' if number == 1 else 'files'} of other kinds: {suffixes}"
 
   def select(self, names):
     """The bank of these classes, in this order.
@@ -244,6 +255,28 @@ def _decode_ahead(pool, source, size, channels, ahead=64):
     yield class_name, image.result()
 
 
+def resize(images, size):
+  """uint8 [M, H, W, C] with C = 1 or 3, resized to (height, width) as `decode` does."""
+  from PIL import Image
+
+  if images.shape[1:3] == tuple(size):
+    return images
+  resized = np.empty((len(images), *size, images.shape[-1]), np.uint8)
+  for image, target in zip(images, resized, strict=True):
+    squeezed = image[..., 0] if image.shape[-1] == 1 else image
+    target[:] = _resized(Image.fromarray(squeezed), size).reshape(target.shape)
+  return resized
+
+
+def _resized(image, size):
+  """A Pillow image as an array of (height, width)."""
+  from PIL import Image
+
+  if image.size != (size[1], size[0]):
+    image = image.resize((size[1], size[0]), Image.Resampling.LANCZOS)
+  return np.asarray(image, np.uint8)
+
+
 def decode(data, size, channels, where):
   """One image file's bytes as uint8 [H, W, C], resized with Lanczos filtering (as cbfinn/maml's data scripts do)."""
   from PIL import Image, UnidentifiedImageError
@@ -253,9 +286,7 @@ def decode(data, size, channels, where):
       if image.mode[0] in "IF":  # Pillow would cut their values off at 255, not scale them
         raise ValueError("more than 8 bits per channel")
       image = image.convert("L" if channels == 1 else "RGB")
-      if image.size != (size[1], size[0]):
-        image = image.resize((size[1], size[0]), Image.Resampling.LANCZOS)
-      return np.asarray(image, np.uint8).reshape(*size, channels)
+      return _resized(image, size).reshape(*size, channels)
   except Exception as error:  # Pillow's decoders have many for a damaged file
     reason = "of no known format" if isinstance(error, UnidentifiedImageError) else error
     raise UserError(f"{where}: not a readable image ({reason}); replace or remove the file") from error

@@ -85,7 +85,7 @@ def check_miniimagenet_folders(folder, names):
     for name in sorted(set(names[split]) - set(of[split])):
       right = [other for other in SPLITS if name in of[other]]
       what = f"this class belongs to {right[0]}/; move it there" if right else "no class of miniImageNet; remove it"
-      raise UserError(f"{folder / split / name}: {what} (other classes are for --datasource=folder)")
+      raise UserError(f"{folder / split / name}: {what} (other classes are for the data set `folder`)")
   for split in SPLITS:
     missing = sorted(set(of[split]) - set(names[split]))
     if missing:

@@ -29,12 +29,12 @@ class Episodes(TaskDistribution):
 
   def __init__(self, bank, ways, shots, queries, rotations=False, invert=False, dtype=tf.float32):
     if ways > len(bank.names):
-      raise UserError(f"--num_classes={ways}: the data set has only {len(bank.names)} classes in this split")
+      raise UserError(f"Episodes(ways={ways}): the data set has only {len(bank.names)} classes in this split")
     smallest = int(bank.sizes.argmin())
     if bank.sizes[smallest] < shots + queries:
       raise UserError(
-        f"class {bank.names[smallest]} has {bank.sizes[smallest]} images, but {shots} shots and {queries} queries "
-        f"need {shots + queries}; lower --update_batch_size, or give the class more images"
+        f"Episodes(shots={shots}): class {bank.names[smallest]} has {bank.sizes[smallest]} images, but {shots} shots "
+        f"and {queries} queries need {shots + queries}; lower shots, or give the class more images"
       )
     self.ways, self.shots, self.queries = ways, shots, queries
     self.rotations, self.invert, self.dtype = rotations, invert, tf.as_dtype(dtype)

@@ -119,11 +119,11 @@ def test_chunks_compile():
 def test_evaluation_in_chunks_gives_the_same_tasks_the_same_results(chunk):
   maml = MAML(models.MLP(hidden=(8,)), inner_lr=0.01)
   weights, seed, sines = maml.initial_weights(0), tf.constant([1, 2]), tasks.Sinusoid(5, 5)
-  whole = evaluation.evaluate_blocks(lambda b: maml.evaluate(weights, b, 3), sines, seed, 45)["loss"]
-  parts = evaluation.evaluate_blocks(lambda b: maml.evaluate(weights, b, 3), sines, seed, 45, chunk)["loss"]
+  whole = evaluation.evaluate_blocks(lambda b, _: maml.evaluate(weights, b, 3), sines, seed, 45)["loss"]
+  parts = evaluation.evaluate_blocks(lambda b, _: maml.evaluate(weights, b, 3), sines, seed, 45, chunk)["loss"]
   np.testing.assert_allclose(parts, whole, rtol=1e-4, atol=1e-6)
   assert parts.shape == (4, 45)
-  shown = evaluation.evaluate_with_progress(lambda b: maml.evaluate(weights, b, 3), sines, seed, 45, chunk)["loss"]
+  shown = evaluation.evaluate_with_progress(lambda b, _: maml.evaluate(weights, b, 3), sines, seed, 45, chunk)["loss"]
   np.testing.assert_allclose(shown, whole, rtol=1e-4, atol=1e-6)
 
 
@@ -149,7 +149,7 @@ def test_half_precision_computes_in_bfloat16_and_keeps_the_rest():
   weights = half.initial_weights(0)
   _, expected = wide.meta_gradients({n: weights[n] for n in model.weight_shapes}, batch)
   seen.clear()
-  loss, got, metrics = meta_gradients(half.meta_loss, weights, batch)
+  loss, got, metrics, _ = meta_gradients(half.meta_loss, weights, batch)
   assert set(seen) == {(tf.bfloat16, tf.bfloat16)}
   assert {t.dtype for t in tf.nest.flatten((loss, got, metrics))} == {tf.float32}
   left, right = (tf.concat([tf.reshape(g[n], [-1]) for n in expected], 0) for g in (expected, got))

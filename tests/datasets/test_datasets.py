@@ -88,9 +88,9 @@ def test_wrong_folders_are_named(tmp_path):
   (tmp_path / "file").write_text("")
   with pytest.raises(UserError, match="cannot write the image cache"):
     image_folder.load(folder, tmp_path / "file" / "cache", "train", (6, 6), 3)
-  with pytest.raises(UserError, match=r"--data_dir=.*no Omniglot here"):
+  with pytest.raises(UserError, match=r"data_dir=.*no Omniglot here"):
     omniglot.load(tmp_path, tmp_path / "cache")
-  with pytest.raises(UserError, match=r"--data_dir=.*no miniImageNet here"):
+  with pytest.raises(UserError, match=r"data_dir=.*no miniImageNet here"):
     miniimagenet.load(tmp_path, tmp_path / "cache", "train")
 
 

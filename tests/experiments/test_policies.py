@@ -1,6 +1,7 @@
 """Reinforcement learning through the command line: settings, output, evaluation, killing and resuming."""
 
 import csv
+import dataclasses
 import json
 import pathlib
 
@@ -9,13 +10,13 @@ import pytest
 import rl_results
 import small_runs
 import tensorflow as tf
+from maml_tf.experiments.presets import PUBLISHED_RETURNS
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from maml_tf.errors import UserError
 from maml_tf.experiments.config import readable_name, resolve, training_settings
 from maml_tf.experiments.domains.policies import plots as rl_plots
-from maml_tf.experiments.domains.policies.experiment import ReinforcementExperiment
-from maml_tf.experiments.presets import PUBLISHED_RETURNS
+from maml_tf.experiments.domains.policies.experiment import PolicyExperiment
 from maml_tf.rl.envs import published_test_goals
 from maml_tf.training.run_directory import name_of
 from maml_tf.training.trainer import Schedule
@@ -114,13 +115,12 @@ def test_an_exported_policy_is_evaluated(script, capfd, tmp_path):
 def test_a_killed_run_goes_on_to_the_same_curve(tmp_path, datasource):
   def train(folder, iterations, sim_threads):
     config = resolve(datasource, meta_batch_size=2, rollouts_per_task=3, horizon=6, sim_threads=sim_threads)
-    experiment = ReinforcementExperiment(config)
+    experiment = PolicyExperiment(config)
     schedule = Schedule(iterations, log_every=1, validate_every=3, checkpoint_every=2, validation_tasks=1)
     learner = experiment.learner()
-    learner.eval_updates = 0
+    learner.evaluation = dataclasses.replace(learner.evaluation, eval_updates=0)
     small_runs.trainer(tmp_path / folder, schedule, learner).train()
-    if hasattr(experiment.environment, "close"):
-      experiment.environment.close()
+    experiment.close()
 
   train("whole", 4, 2)
   train("parts", 2, 1)
@@ -185,16 +185,16 @@ def test_settings_are_the_published_ones(given, expected):
 
 
 def test_evaluation_is_on_the_published_goals_and_then_on_new_ones():
-  experiment = ReinforcementExperiment(resolve("cheetah_vel", eval_tasks=45))
+  experiment = PolicyExperiment(resolve("cheetah_vel", eval_tasks=45))
   goals = experiment.evaluation_goals()
   np.testing.assert_allclose(goals[:40], published_test_goals("cheetah_vel"), rtol=1e-6)
   assert goals.shape == (45, 1) and len(np.unique(goals)) == 45
-  validation = ReinforcementExperiment(resolve("cheetah_vel", test_set=False)).evaluation_goals()
+  validation = PolicyExperiment(resolve("cheetah_vel", test_set=False)).evaluation_goals()
   assert not np.isin(validation, goals).any()
 
 
 def test_later_steps_are_smaller_as_published():
-  sizes = {d: ReinforcementExperiment(resolve(d)).learner().eval_lr for d in ("point", "ant_vel", "ant_dir")}
+  sizes = {d: PolicyExperiment(resolve(d)).learner().evaluation.eval_lr for d in ("point", "ant_vel", "ant_dir")}
   assert sizes == {"point": [0.5, 0.25], "ant_vel": [0.1, 0.05], "ant_dir": [0.1, 0.001]}
 
 

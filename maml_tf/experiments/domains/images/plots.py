@@ -3,6 +3,8 @@
 import numpy as np
 from matplotlib.figure import Figure
 
+from maml_tf.experiments import report
+
 MOST_CLASSES, MOST_IMAGES = 10, 5  # what a figure has room for, support and query images each
 RIGHT, WRONG = "tab:green", "tab:red"
 
@@ -14,19 +16,16 @@ def accuracy_against_steps(results, title, chance, published=None):
     results: of `ImageExperiment.evaluate`.
     title: text above.
     chance: accuracy of a guess.
-    published: None, or (accuracy, step) of the paper.
+    published: None, or the paper's `published.Cell`.
   """
   figure = Figure(figsize=(6.4, 4.2), layout="constrained")
   axis = figure.subplots()
   for queries, result in results.items():
     mean, ci95 = (100 * np.array(result["accuracy"][name], np.float64) for name in ("mean", "ci95"))
-    steps = np.arange(len(mean))
-    (line,) = axis.plot(
-      steps, mean, marker=".", label=f"{queries} {'query' if queries == '1' else 'queries'} per class"
-    )
-    axis.fill_between(steps, mean - ci95, mean + ci95, color=line.get_color(), alpha=0.2, linewidth=0)
+    label = f"{queries} {'query' if queries == '1' else 'queries'} per class"
+    report.curve(axis, mean, ci95, across=1, label=label)
   if published is not None:
-    axis.plot(published[1], 100 * published[0], "k*", markersize=10, label="published")
+    axis.plot(published.step, 100 * published.accuracy, "k*", markersize=10, label="published")
   axis.axhline(100 * chance, color="tab:gray", linestyle=":", label="chance")
   axis.set_title(title, fontsize=9)
   axis.set_xlabel("gradient steps")
