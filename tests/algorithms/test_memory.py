@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
-from test_maml import CASES, image_batch, spread
+from meta_batches import CASES, image_batch, spread
 
 from maml_tf import MAML, evaluation, models, tasks
 from maml_tf.errors import UserError
