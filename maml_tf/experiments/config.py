@@ -150,14 +150,15 @@ def with_flags(function, *arguments):
     raise type(error)(text) from error
 
 
+# What errors of the library call a setting -> its flag.
+_ARGUMENTS = {name: s.name for s in SETTINGS.values() for name in (s.library_name, s.argument, s.name) if name}
+_NAMED = re.compile(rf"(?<![\w-])({'|'.join(sorted(_ARGUMENTS, key=len, reverse=True))})=(?=[^\s,;])")
+
+
 def in_flags(message):
-  """A message of the library, with a flag in place of the argument: `Episodes(ways=3): ...`, `data_dir=x: ...`."""
-  match = re.match(r"(?:\w+\((\w+)=([^)]*)\)|(\w+)=([^:]*)):", message)
-  if match is None:
-    return message
-  name, value = match[1] or match[3], match[2] if match[1] else match[4]
-  flag = next((s.name for s in SETTINGS.values() if name in (s.library_name, s.argument)), None)
-  return message if flag is None else f"--{flag}={value}{message[match.end() - 1 :]}"
+  """A message of the library with flags in place of arguments: `Episodes(ways=3): ...`, `data_dir=x: ...`."""
+  message = re.sub(r"^\w+\((\w+=[^)]*)\):", r"\1:", message)
+  return _NAMED.sub(lambda match: f"--{_ARGUMENTS[match[1]]}=", message)
 
 
 def training_settings(config, init_fingerprint=None, data_fingerprint=None):
