@@ -23,7 +23,12 @@ def script(*arguments):
 
 
 def small_table():
-  row = ["MAML", Number(0.594, 0.031), Series((Number(1.0, 0.5, ".1f"), Number(2.0, 0.25, ".1f"))), Link("results/a.json")]
+  row = [
+    "MAML",
+    Number(0.594, 0.031),
+    Series((Number(1.0, 0.5, ".1f"), Number(2.0, 0.25, ".1f"))),
+    Link("results/a.json"),
+  ]
   return Table(("method", "error", "returns", "file"), [row], [{"command": "main.py"}])
 
 
@@ -123,7 +128,9 @@ def test_all_documents_with_marks_are_found_and_updated(tmp_path):
   (tmp_path / "README.md").write_text("<!-- table: two -->\n")
   (tmp_path / "docs" / "images.md").write_text("<!-- table: one -->\n| old |\n\nwords\n")
   (tmp_path / "docs" / "plain.md").write_text("no table\n")
-  changed = documents.update(tmp_path, lambda names: {name: Table((name, "f"), [["x", Link("results/x")]]) for name in names})
+  changed = documents.update(
+    tmp_path, lambda names: {name: Table((name, "f"), [["x", Link("results/x")]]) for name in names}
+  )
   assert changed == [tmp_path / "README.md", tmp_path / "docs" / "images.md"]
   expected = "<!-- table: one -->\n| one | f |\n|---|---|\n| x | [x](../results/x) |\n\nwords\n"
   assert (tmp_path / "docs" / "images.md").read_text() == expected
