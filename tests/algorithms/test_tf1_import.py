@@ -113,7 +113,7 @@ def test_what_is_no_saved_model_is_not_replaced(at, tmp_path):
   assert done.returncode == 1 and str(tmp_path) in done.stderr and "name " in done.stderr, done.stderr
   assert len(done.stderr.strip().splitlines()) == 1 and (tmp_path / "model7.index").is_file()
   maml = MAML(network(), "crossentropy", 0.01)
-  with pytest.raises(UserError, match="file|something else than a SavedModel"):
+  with pytest.raises(UserError, match=r"file|something else than a SavedModel"):
     tf1_import.import_tf1_checkpoint(tmp_path / "model7", maml, tmp_path / at)
 
 
