@@ -3,10 +3,13 @@
 import hashlib
 import json
 import os
+import pathlib
 
 import pytest
 
 from maml_tf import checksums
+
+PRETRAINED = pathlib.Path(__file__).parents[1] / "pretrained"
 
 
 @pytest.fixture
@@ -82,3 +85,8 @@ def test_no_checksums_or_a_pipe_in_their_place_is_a_problem(folder):
   assert checksums.problem(folder) == "checksums.json cannot be read (No such file or directory)"
   os.mkfifo(folder / "inside" / "pipe")
   assert checksums.problem(folder, required=False) == "inside/pipe cannot be read (not a regular file)"
+
+
+@pytest.mark.parametrize("path", sorted(PRETRAINED.glob("*/saved_model.pb")), ids=lambda path: path.parent.name)
+def test_the_committed_saved_models_are_what_was_written(path):
+  assert checksums.problem(path.parent, required=False) is None
