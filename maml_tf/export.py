@@ -12,7 +12,6 @@ import tensorflow as tf
 from maml_tf import checksums, randomness, tracing
 from maml_tf.algorithms.base import completed
 from maml_tf.errors import UserError
-from maml_tf.tasks import TaskBatch
 
 FORMAT_VERSION = 1
 
@@ -211,14 +210,19 @@ def load_initialization(path, expected_shapes=None, optional_shapes=None):
     )
   if expected_shapes is not None:
     found = {n: tuple(weights[n].shape) for n in metadata["model_weights"]}
-    _check_shapes(path, found, expected_shapes)
+    check_shapes(path, found, expected_shapes)
     optional = {n: shape for n, shape in (optional_shapes or {}).items() if n in weights}
-    _check_shapes(path, {n: tuple(weights[n].shape) for n in optional}, optional)
+    check_shapes(path, {n: tuple(weights[n].shape) for n in optional}, optional)
     weights = {name: weights[name] for name in (*expected_shapes, *optional)}
   return weights, metadata
 
 
-def _check_shapes(path, found, expected):
+def check_shapes(path, found, expected):
+  """Refuses weights of another architecture than expected; both are dicts of name -> shape.
+
+  Raises:
+    UserError: the message begins with `path`.
+  """
   for name, shape in expected.items():
     if name not in found:
       raise UserError(f"{path}: another architecture: it has no weight {name}, which this model needs")
@@ -229,54 +233,10 @@ def _check_shapes(path, found, expected):
     raise UserError(f"{path}: another architecture: it has a weight {extra[0]}, which this model lacks")
 
 
-def import_tf1_checkpoint(path, algorithm, output, metadata=None):
-  """Turns a checkpoint of the published code (cbfinn/maml, TensorFlow 1) into a SavedModel, as `save` writes it.
+def __getattr__(name):
+  """The import of TensorFlow 1 checkpoints, by the name that it had before it was a module of its own."""
+  if name in ("import_tf1_checkpoint", "read_tf1_checkpoint"):
+    from maml_tf import tf1_import
 
-  Args:
-    path: the checkpoint's prefix, as in `.../model59000`.
-    algorithm: `MAML` of a `models.ConvNet` of the checkpoint's sizes, with the step size to adapt with and the loss: a
-      checkpoint holds none of them.
-    output: folder to write; an older SavedModel there is replaced.
-    metadata: JSON-able dict that travels with the artefact.
-
-  Returns:
-    Dict of name -> tensor, the weights.
-
-  Raises:
-    UserError: no checkpoint there, or not of that network.
-  """
-  weights = read_tf1_checkpoint(path)
-  model = algorithm.model
-  _check_shapes(path, {name: tuple(weight.shape) for name, weight in weights.items()}, model.weight_shapes)
-  weights = {name: weights[name] for name in model.weight_shapes}
-  x, y = tf.TensorSpec([None, *model.example_shape]), tf.TensorSpec([None], tf.int32)
-  save_module(AdaptationModule(algorithm, weights, TaskBatch(x, y, x, y), metadata), output)
-  return weights
-
-
-def read_tf1_checkpoint(path):
-  """The weights in a checkpoint of the published code: its convolutional network with batch normalisation.
-
-  Args:
-    path: the checkpoint's prefix, as in `.../model59000`.
-
-  Returns:
-    Dict of name -> tensor for `models.ConvNet` of the same sizes.
-
-  Raises:
-    UserError: no checkpoint there, or not of that network.
-  """
-  names = {"dense/kernel": "model/w5", "dense/bias": "model/b5"}
-  for i in range(4):
-    # The published code left its convolution biases unnamed, so TensorFlow numbered them.
-    names[f"conv_{i}/kernel"] = f"model/conv{i + 1}"
-    names[f"conv_{i}/bias"] = "model/Variable" if i == 0 else f"model/Variable_{i}"
-    names[f"norm_{i}/beta"] = f"model/{i}/beta"
-  try:
-    reader = tf.train.load_checkpoint(str(path))
-  except (ValueError, tf.errors.OpError) as error:
-    raise UserError(f"{path}: no TensorFlow checkpoint here (expected {path}.index and {path}.data-...)") from error
-  missing = [theirs for theirs in names.values() if not reader.has_tensor(theirs)]
-  if missing:
-    raise UserError(f"{path}: not the published code's convolutional network: it has no {missing[0]}")
-  return {ours: tf.constant(reader.get_tensor(theirs)) for ours, theirs in names.items()}
+    return getattr(tf1_import, name)
+  raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -227,8 +227,8 @@ _DESCRIBED = (
           "run", bool, of_domain=True, repeats=False),
   Setting("eval_tasks", 600, "tasks in the evaluation", "evaluation", check=at_least(1), repeats=False),
   Setting("eval_updates", 10, "most inner steps in the evaluation", "evaluation", check=at_least(0), of_method=True),
-  Setting("eval_queries", 0, "query examples per task (sinusoid) or per class (images) in the evaluation; images: 0 for "
-          "1, 15 and as many as shots, one after the other", "evaluation", check=at_least(0), of_domain=True,
+  Setting("eval_queries", 0, "query examples per task (sinusoid) or per class (images) in the evaluation; images: 0 "
+          "for 1, 15 and as many as shots, one after the other", "evaluation", check=at_least(0), of_domain=True,
           repeats=False),
   Setting("jit_compile", False, "compile the training loop with XLA", "speed", bool, of_domain=True),
   Setting("rollouts_per_task", 0, "rollouts of each task for each gradient", "policy", check=at_least(1),

@@ -1,9 +1,27 @@
 """How much better than expected each action was: a value function fitted to each task, and generalised advantages."""
 
+import dataclasses
+
 import tensorflow as tf
 
 RIDGE = 1e-5  # rllab, linear_feature_baseline.py
 OBSERVATION_LIMIT = 10.0  # likewise
+
+
+@dataclasses.dataclass(frozen=True)
+class AdvantageEstimator:
+  """`advantages` with its settings: trajectory -> advantages [T, R, H].
+
+  Args:
+    discount, gae_lambda, baseline: as of `advantages`.
+  """
+
+  discount: float = 0.99
+  gae_lambda: float = 1.0
+  baseline: str = "linear"
+
+  def __call__(self, trajectory):
+    return advantages(trajectory, self.discount, self.gae_lambda, self.baseline)
 
 
 def advantages(trajectory, discount=0.99, gae_lambda=1.0, baseline="linear"):

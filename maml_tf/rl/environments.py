@@ -13,7 +13,7 @@ from maml_tf.errors import UserError
 class Environment(Protocol):
   """A family of tasks that differ in their goal, with pure functions that step all rollouts of all tasks together.
 
-  One may have `restart(state, ended)` too, which begins anew where `ended` [T, R] is true: (state, observation).
+  Subclass it: what may stay as it is has a default.
 
   Attributes:
     observation_dim: O.
@@ -21,6 +21,7 @@ class Environment(Protocol):
     num_actions: number of integer actions; None where actions are real.
     goal_dim: G.
     horizon: time steps of a rollout, H.
+    restarts: another episode begins where one ends early (`restart`); False: the rest of such a rollout is idle.
   """
 
   observation_dim: int
@@ -28,6 +29,7 @@ class Environment(Protocol):
   num_actions: int | None
   goal_dim: int
   horizon: int
+  restarts: bool = False
 
   def sample_goals(self, seed, shape):
     """Goals of random tasks, float32 [*shape, G]."""
@@ -39,11 +41,18 @@ class Environment(Protocol):
     """(state, observation [T, R, O], reward [T, R], terminated [T, R] bool).
 
     A rollout that has terminated is stepped on with the others; what it gives from then on is ignored, unless the
-    environment has `restart`.
+    environment restarts.
     """
 
+  def restart(self, state, ended):
+    """Begins anew where `ended` [T, R] is true: (state, observation [T, R, O]). Called where `restarts` holds."""
+    raise NotImplementedError(f"{type(self).__name__}: restarts is True, so that it needs restart(state, ended)")
 
-class UniformGoals:
+  def close(self):
+    """Ends what the environment has started outside of TensorFlow; nothing by default."""
+
+
+class UniformGoals(Environment):
   """The goals of a box, or of both directions: `sample_goals` for a class with the attributes named here.
 
   Attributes:
@@ -88,6 +97,7 @@ class PointNavigation(UniformGoals):
 
   observation_dim, action_dim, num_actions = 2, 2, None
   goal_low, goal_high = (-0.5, -0.5), (0.5, 0.5)
+  restarts = True
   step_size, tolerance = 0.1, 0.01
 
   def __init__(self, horizon=100):
@@ -132,7 +142,7 @@ class Bandit(UniformGoals):
     return state | {"time": state["time"] + 1}, observation, reward, tf.zeros_like(chance, tf.bool)
 
 
-class TabularMDP:
+class TabularMDP(Environment):
   """A random finite Markov decision process (Duan et al. 2016, section 4.1): a task is its rewards and transitions.
 
   Rewards are normal with means from N(1, 1) and deviation 1; transitions are from a flat Dirichlet. A goal holds the
@@ -188,16 +198,15 @@ class Simulated(UniformGoals):
   """Environments of a simulator outside of TensorFlow, one call for all of them at each time step.
 
   Args:
-    definition: has `observation_dim`, `action_dim`, `horizon`, `goal_low`, `goal_high`, `goal_is_sign`; and
-      `num_actions`, where actions are integers.
+    definition: has `observation_dim`, `action_dim`, `num_actions`, `horizon`, `goal_low`, `goal_high`, `goal_is_sign`.
     make_simulator: number of environments -> `gymnasium.vector.VectorEnv` without automatic resets, which takes
       `reset(seed=..., options={"goals": [N, G]})`; one is kept for each number that occurs.
     horizon: time steps of a rollout; None: the definition's.
   """
 
   def __init__(self, definition, make_simulator, horizon=None):
-    self.observation_dim, self.action_dim = definition.observation_dim, definition.action_dim
-    self.num_actions = getattr(definition, "num_actions", None)
+    self.observation_dim = definition.observation_dim
+    self.action_dim, self.num_actions = definition.action_dim, definition.num_actions
     self.goal_low, self.goal_high = tuple(definition.goal_low), tuple(definition.goal_high)
     self.goal_is_sign = definition.goal_is_sign
     self.horizon = definition.horizon if horizon is None else horizon
@@ -261,7 +270,7 @@ def _failure_named():
     raise UserError(str(error)) from error
 
 
-class GoalObserved:
+class GoalObserved(Environment):
   """The oracle's environment: the goal is appended to every observation.
 
   Args:
@@ -271,14 +280,11 @@ class GoalObserved:
   def __init__(self, environment):
     self.environment = environment
     self.observation_dim = environment.observation_dim + environment.goal_dim
+    self.action_dim, self.num_actions = environment.action_dim, environment.num_actions
+    self.goal_dim, self.horizon, self.restarts = environment.goal_dim, environment.horizon, environment.restarts
 
-    if hasattr(environment, "restart"):
-      self.restart = self._restart
-
-  def __getattr__(self, name):
-    if name in ("environment", "restart"):  # not there yet, or not there at all
-      raise AttributeError(name)
-    return getattr(self.environment, name)
+  def sample_goals(self, seed, shape):
+    return self.environment.sample_goals(seed, shape)
 
   def reset(self, seed, goals):
     state, observation = self.environment.reset(seed, goals)
@@ -288,6 +294,9 @@ class GoalObserved:
     inner, observation, reward, terminated = self.environment.step(state["inner"], action)
     return {**state, "inner": inner}, tf.concat([observation, state["goal_shown"]], -1), reward, terminated
 
-  def _restart(self, state, ended):
+  def restart(self, state, ended):
     inner, observation = self.environment.restart(state["inner"], ended)
     return {**state, "inner": inner}, tf.concat([observation, state["goal_shown"]], -1)
+
+  def close(self):
+    self.environment.close()

@@ -1,5 +1,6 @@
 """The SavedModel of a policy: it acts, and adapts to rollouts that its user collects, with TensorFlow alone."""
 
+import dataclasses
 import json
 import numbers
 
@@ -9,7 +10,7 @@ from maml_tf import tracing
 from maml_tf.export import FORMAT_VERSION
 from maml_tf.maml import inner_update
 from maml_tf.rl import vpg
-from maml_tf.rl.advantages import advantages
+from maml_tf.rl.advantages import AdvantageEstimator
 from maml_tf.rl.types import LAST, MID, Trajectory
 
 
@@ -34,55 +35,82 @@ class PolicyModule(tf.Module):
     policy: of `rl.policies`.
     weights: dict of name -> tensor: the meta-learned initialisation.
     inner_lr: the step size alpha, a number; or a list with one for each step.
-    discount, gae_lambda, baseline: as of `advantages`.
+    estimator: `AdvantageEstimator`; None: its defaults.
     metadata: JSON-able dict that travels with the artefact.
   """
 
-  def __init__(self, policy, weights, inner_lr, discount=0.99, gae_lambda=1.0, baseline="linear", metadata=None):
+  def __init__(self, policy, weights, inner_lr, estimator=None, metadata=None):
     super().__init__(name="policy")
-    rates = [float(rate) for rate in _as_list(inner_lr)]
-    settings = {"inner_lr": rates, "discount": discount, "gae_lambda": gae_lambda, "baseline": baseline}
-    # Not attributes: `tf.Module` would try to save them. The functions below close over them.
+    rates, estimator = [float(rate) for rate in _as_list(inner_lr)], estimator or AdvantageEstimator()
+    # No attribute but these: `tf.Module` would try to save the policy. The functions close over it.
     self._weights = {name: tf.Variable(value, name=name.replace("/", "_")) for name, value in weights.items()}
-    names = {"weights": list(weights), "model_weights": list(policy.weight_shapes)}
-    config = {"policy": policy.get_config(), **settings}
-    text = json.dumps({"format_version": FORMAT_VERSION, **names, **config, **(metadata or {})})
-    first_rate = rates[0]
-
-    @tracing.function
-    def initialization():
-      return {name: tf.identity(variable) for name, variable in self._weights.items()}
-
-    @tracing.function
-    def act(weights, observation, seed):
-      return _distribution(policy, weights, observation).sample(seed)[0]
-
-    @tracing.function
-    def act_deterministic(weights, observation):
-      return _distribution(policy, weights, observation).mode()[0]
-
-    @tracing.function
-    def adapt(weights, observation, action, reward, mask, inner_lr=first_rate):
-      trajectory = _as_trajectory(observation, action, reward, mask)
-      batch = vpg.Batch(trajectory, advantages(trajectory, discount, gae_lambda, baseline))
-      start = {name: weight[tf.newaxis] for name, weight in weights.items()}
-      adapted = inner_update(vpg.loss(policy, batch), start, inner_lr, first_order=True)
-      return {name: weight[0] for name, weight in adapted.items()}
-
-    @tracing.function
-    def metadata_json():
-      return tf.constant(text)
-
+    self.initialization = _initialization(self._weights)
+    self.act, self.act_deterministic = _acting(policy)
+    self.adapt = _adapting(policy, estimator, rates[0])
+    self.metadata_json = _metadata_json(policy, weights, rates, estimator, metadata)
     specs = _Specs(policy, weights)
-    initialization.get_concrete_function()
-    metadata_json.get_concrete_function()
-    act.get_concrete_function(specs.weights, specs.observation, specs.seed)
-    act_deterministic.get_concrete_function(specs.weights, specs.observation)
-    for action in specs.actions:
-      adapt.get_concrete_function(specs.weights, specs.rollouts, action, specs.steps, specs.steps, specs.rate)
-    self.initialization, self.metadata_json = initialization, metadata_json
-    self.act, self.act_deterministic, self.adapt = act, act_deterministic, adapt
+    self._trace(specs)
     self.saved_signatures = _signatures(self, specs)
+
+  def _trace(self, specs):
+    """What is not traced is not saved."""
+    self.initialization.get_concrete_function()
+    self.metadata_json.get_concrete_function()
+    self.act.get_concrete_function(specs.weights, specs.observation, specs.seed)
+    self.act_deterministic.get_concrete_function(specs.weights, specs.observation)
+    for action in specs.actions:
+      self.adapt.get_concrete_function(specs.weights, specs.rollouts, action, specs.steps, specs.steps, specs.rate)
+
+
+def _initialization(variables):
+  """The method of that name."""
+
+  @tracing.function
+  def initialization():
+    return {name: tf.identity(variable) for name, variable in variables.items()}
+
+  return initialization
+
+
+def _acting(policy):
+  """The methods `act` and `act_deterministic`."""
+
+  @tracing.function
+  def act(weights, observation, seed):
+    return _distribution(policy, weights, observation).sample(seed)[0]
+
+  @tracing.function
+  def act_deterministic(weights, observation):
+    return _distribution(policy, weights, observation).mode()[0]
+
+  return act, act_deterministic
+
+
+def _adapting(policy, estimator, first_rate):
+  """The method `adapt`."""
+
+  @tracing.function
+  def adapt(weights, observation, action, reward, mask, inner_lr=first_rate):
+    trajectory = _as_trajectory(observation, action, reward, mask)
+    batch = vpg.Batch(trajectory, estimator(trajectory))
+    start = {name: weight[tf.newaxis] for name, weight in weights.items()}
+    adapted = inner_update(vpg.loss(policy, batch), start, inner_lr, first_order=True)
+    return {name: weight[0] for name, weight in adapted.items()}
+
+  return adapt
+
+
+def _metadata_json(policy, weights, rates, estimator, metadata):
+  """The method of that name."""
+  names = {"weights": list(weights), "model_weights": list(policy.weight_shapes)}
+  config = {"policy": policy.get_config(), "inner_lr": rates, **dataclasses.asdict(estimator)}
+  text = json.dumps({"format_version": FORMAT_VERSION, **names, **config, **(metadata or {})})
+
+  @tracing.function
+  def metadata_json():
+    return tf.constant(text)
+
+  return metadata_json
 
 
 class _Specs:

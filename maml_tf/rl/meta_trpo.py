@@ -1,94 +1,16 @@
 """MAML for reinforcement learning (Finn et al. 2017, algorithm 3): policy gradients inside, TRPO or another outside."""
 
 import dataclasses
-from collections.abc import Callable
 
 import tensorflow as tf
 
 from maml_tf import maml, over_tasks, randomness, tracing
 from maml_tf.rl import trpo, vpg
-from maml_tf.rl.advantages import advantages
+from maml_tf.rl.advantages import AdvantageEstimator
+from maml_tf.rl.objective import MetaObjective
 from maml_tf.rl.rollouts import collect
+from maml_tf.rl.settings import Curvature, Evaluation, InnerLoop, Sampling, with_settings
 from maml_tf.training import optimizers
-
-
-@dataclasses.dataclass(frozen=True)
-class MetaObjective:
-  """The surrogate of the policies after adaptation, as a function of the weights before it.
-
-  Args:
-    policy: of `rl.policies`.
-    inner_batches: list of `vpg.Batch`, the rollouts before each inner step.
-    outer_batch: `vpg.Batch`, the rollouts after the last.
-    inner_lr: as in `maml.adapt`.
-    first_order: drop the second derivatives.
-    hvp_subsample: share of the tasks that the curvature is computed on.
-    inner_loss: of `vpg`, the loss of the inner steps.
-  """
-
-  policy: object
-  inner_batches: list
-  outer_batch: vpg.Batch
-  inner_lr: object
-  first_order: bool = False
-  hvp_subsample: float = 1.0
-  inner_loss: Callable = vpg.loss
-
-  def adapted(self, weights):
-    """The weights of each task after the inner steps."""
-    start = over_tasks.for_each_task(weights, self.outer_batch.advantages)
-    losses = [self.inner_loss(self.policy, batch) for batch in self.inner_batches]
-    return maml.adapt(losses, start, self.inner_lr, len(losses), self.first_order)[-1]
-
-  def distribution(self, weights):
-    """The adapted policies' distributions of actions at every step of the outer batch."""
-    return self.policy.distribution(self.adapted(weights), self.outer_batch.trajectory.observation)
-
-  def surrogate(self, distribution):
-    """-mean of ratio * advantage over the steps of each task, mean over tasks (cbfinn/maml_rl, maml_npo.py)."""
-    ratio = tf.exp(self.log_ratio(distribution))
-    return -tf.reduce_mean(vpg.mean_over_steps(ratio * self.outer_batch.advantages, self._mask))
-
-  def clipped_surrogate(self, distribution, clip):
-    """PPO's (Schulman et al. 2017, eq. 7), of the policies after adaptation (Rothfuss et al. 2019, eq. 11)."""
-    ratio, gain = tf.exp(self.log_ratio(distribution)), self.outer_batch.advantages
-    lower = tf.minimum(ratio * gain, tf.clip_by_value(ratio, 1.0 - clip, 1.0 + clip) * gain)
-    return -tf.reduce_mean(vpg.mean_over_steps(lower, self._mask))
-
-  def log_ratio(self, distribution):
-    """As `vpg.log_ratio`, on the outer batch."""
-    return vpg.log_ratio(self.policy, self.outer_batch.trajectory, distribution)
-
-  def kl(self, distribution):
-    """KL(old || new), mean over all steps of all tasks."""
-    return tf.reduce_sum(self._old.kl(distribution) * self._mask) / tf.reduce_sum(self._mask)
-
-  def fisher(self, distribution, tangent):
-    """The Hessian of `kl` by the distribution's parameters, times a change of them."""
-    share = (self._mask / tf.reduce_sum(self._mask))[..., tf.newaxis]
-    moved = distribution.fisher(tangent)
-    return type(moved)(*(share * values for values in moved))
-
-  def curvature_sample(self):
-    """The objective on the share of tasks that the curvature is computed on; itself where that is all of them."""
-    num_tasks = self.outer_batch.advantages.shape[0]
-    size = max(1, round(self.hvp_subsample * num_tasks))
-    if size == num_tasks:
-      return self
-
-    def first(batch):
-      return tf.nest.map_structure(lambda values: values[:size], batch)
-
-    inner = [first(batch) for batch in self.inner_batches]
-    return dataclasses.replace(self, inner_batches=inner, outer_batch=first(self.outer_batch), hvp_subsample=1.0)
-
-  @property
-  def _old(self):
-    return self.policy.from_info(self.outer_batch.trajectory.policy_info)
-
-  @property
-  def _mask(self):
-    return self.outer_batch.trajectory.mask
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,20 +54,14 @@ class MetaPolicySearch:
     policy: of `rl.policies`.
     environment: an `Environment`.
     outer: `trpo.TRPO` or `GradientSteps`.
-    inner_lr: the step size alpha, as in `maml.adapt`.
-    num_updates: inner steps in training.
-    meta_batch_size: tasks per meta-iteration.
-    rollouts_per_task: rollouts of each task for each gradient.
-    first_order: drop the second derivatives.
-    hvp_subsample: share of the tasks that TRPO's curvature is computed on.
-    inner_loss: of `vpg`, the loss of the inner steps.
-    goals_differ: every rollout has a goal of its own (to train one policy on all tasks); False: every task has.
-    discount, gae_lambda, baseline: as of `advantages`.
-    eval_updates: inner steps in `evaluate`.
-    eval_lr: step sizes there, as in `maml.adapt`; None: `inner_lr`.
-    eval_rollouts: rollouts of each task there; None: `rollouts_per_task`.
+    inner: `InnerLoop`; None: its defaults.
+    sampling: `Sampling`; None: its defaults.
+    estimator: `AdvantageEstimator`; None: its defaults.
+    curvature: `Curvature`; None: its defaults.
+    evaluation: `Evaluation`; None: its defaults.
     initial_weights: dict of weights to start from in place of a fresh initialisation.
     metadata: dict that travels in the exported artefact.
+    **settings: fields of these groups by themselves: `inner_lr=0.5` for `inner=InnerLoop(inner_lr=0.5)`.
   """
 
   compiles = False  # simulators are not in the graph
@@ -155,37 +71,35 @@ class MetaPolicySearch:
     policy,
     environment,
     outer,
-    inner_lr=0.1,
-    num_updates=1,
-    meta_batch_size=40,
-    rollouts_per_task=20,
-    first_order=False,
-    hvp_subsample=1.0,
-    inner_loss=vpg.loss,
-    goals_differ=False,
-    discount=0.99,
-    gae_lambda=1.0,
-    baseline="linear",
-    eval_updates=3,
-    eval_lr=None,
-    eval_rollouts=None,
+    *,
+    inner=None,
+    sampling=None,
+    estimator=None,
+    curvature=None,
+    evaluation=None,
     initial_weights=None,
     metadata=None,
+    **settings,
   ):
     self.policy, self.environment, self.outer = policy, environment, outer
-    self.inner_lr, self.num_updates, self.first_order = inner_lr, num_updates, first_order
-    self.meta_batch_size, self.rollouts_per_task = meta_batch_size, rollouts_per_task
-    self.hvp_subsample, self.goals_differ, self.inner_loss = hvp_subsample, goals_differ, inner_loss
-    self.discount, self.gae_lambda, self.baseline = discount, gae_lambda, baseline
-    self.eval_updates, self.eval_lr = eval_updates, inner_lr if eval_lr is None else eval_lr
-    self.eval_rollouts = rollouts_per_task if eval_rollouts is None else eval_rollouts
+    self.inner, self.sampling, self.estimator, self.curvature, evaluation = with_settings(
+      [
+        inner or InnerLoop(),
+        sampling or Sampling(),
+        estimator or AdvantageEstimator(),
+        curvature or Curvature(),
+        evaluation or Evaluation(),
+      ],
+      settings,
+    )
+    self.evaluation = evaluation.completed(self.inner, self.sampling)
     self.metadata = metadata or {}
     self._initial_weights = initial_weights
 
   @property
   def validation_protocol(self):
     """What the returns of a validation depend on: those by other step sizes do not compare."""
-    return f" with step sizes {self.eval_lr}"
+    return f" with step sizes {self.evaluation.eval_lr}"
 
   @property
   def model(self):
@@ -214,12 +128,10 @@ class MetaPolicySearch:
       began = tf.timestamp()
     with tf.control_dependencies([began]):
       goals = tf.identity(goals)
-    _, batches, diverged = self._adapt(weights, goals, seed, self.inner_lr, self.num_updates)
+    _, batches, diverged = self._adapt(weights, goals, seed, self.inner.inner_lr, self.inner.num_updates)
     with tf.control_dependencies(tf.nest.flatten(batches)):
       rollout_seconds = tf.timestamp() - began
-    objective = MetaObjective(
-      self.policy, batches[:-1], batches[-1], self.inner_lr, self.first_order, self.hvp_subsample, self.inner_loss
-    )
+    objective = MetaObjective(self.policy, batches[:-1], batches[-1], self.inner, self.curvature)
     metrics = {f"return/step_{k}": tf.reduce_mean(b.trajectory.mean_return) for k, b in enumerate(batches)}
     last = batches[-1].trajectory
     entropy = vpg.mean_over_steps(self.policy.from_info(last.policy_info).entropy(), last.mask)
@@ -245,7 +157,7 @@ class MetaPolicySearch:
       (returns, number of simulations that diverged). NaN stands for a task all of whose simulations did: the 0 of
       nothing would be a better return than many.
     """
-    _, batches, diverged = self.adapt_to(weights, goals, seed, self.eval_updates)
+    _, batches, diverged = self.adapt_to(weights, goals, seed, self.evaluation.eval_updates)
     found = [tf.where(b.trajectory.num_episodes > 0, b.trajectory.mean_return, float("nan")) for b in batches]
     return tf.stack(found), tf.add_n(diverged)
 
@@ -253,21 +165,19 @@ class MetaPolicySearch:
   def adapt_to(self, weights, goals, seed, num_updates):
     """Adapts to goals [T, G]: (weights after 0..num_updates steps, the `vpg.Batch` collected with each, the number of
     simulations that diverged in it), three lists."""
-    goals = tf.repeat(goals[:, tf.newaxis], self.eval_rollouts, axis=1)
+    goals = tf.repeat(goals[:, tf.newaxis], self.evaluation.eval_rollouts, axis=1)
     # Twice the horizon: where episodes end early, enough of them have to end.
-    num_steps = (2 if hasattr(self.environment, "restart") else 1) * self.environment.horizon
-    return self._adapt(weights, goals, seed, self.eval_lr, num_updates, num_steps)
+    num_steps = (2 if self.environment.restarts else 1) * self.environment.horizon
+    return self._adapt(weights, goals, seed, self.evaluation.eval_lr, num_updates, num_steps)
 
   def export_module(self, state):
     from maml_tf.rl.export import PolicyModule
 
-    return PolicyModule(
-      self.policy, state["weights"], self.inner_lr, self.discount, self.gae_lambda, self.baseline, self.metadata
-    )
+    return PolicyModule(self.policy, state["weights"], self.inner.inner_lr, self.estimator, self.metadata)
 
   def process(self, trajectory):
     """A trajectory with its advantages."""
-    return vpg.Batch(trajectory, advantages(trajectory, self.discount, self.gae_lambda, self.baseline))
+    return vpg.Batch(trajectory, self.estimator(trajectory))
 
   def _adapt(self, weights, goals, seed, inner_lr, num_updates, num_steps=None):
     """Adapts to goals [T, R, G]: (weights after 0..num_updates steps, batches, diverged simulations), three lists."""
@@ -282,7 +192,7 @@ class MetaPolicySearch:
 
     steps, batches = maml.adapt_with_fresh_data(
       rollouts,
-      lambda batch: self.inner_loss(self.policy, batch),
+      lambda batch: self.inner.inner_loss(self.policy, batch),
       over_tasks.for_each_task(weights, goals),
       inner_lr,
       num_updates,
@@ -291,9 +201,9 @@ class MetaPolicySearch:
 
   def _training_goals(self, seed):
     """[T, R, G]."""
-    num_tasks, num_rollouts = self.meta_batch_size, self.rollouts_per_task
+    num_tasks, num_rollouts = self.sampling.meta_batch_size, self.sampling.rollouts_per_task
     seed = randomness.fold(seed, "goals")
-    if self.goals_differ:
+    if self.sampling.goals_differ:
       return self.environment.sample_goals(seed, [num_tasks, num_rollouts])
     goals = self.environment.sample_goals(seed, [num_tasks])
     return tf.repeat(goals[:, tf.newaxis], num_rollouts, axis=1)

@@ -9,8 +9,8 @@ from maml_tf.rl.types import FIRST, LAST, MID, Trajectory, running_maximum
 def collect(policy, weights, environment, goals, seed, num_steps=None):
   """Runs the policy in its tasks.
 
-  Where an episode ends before the time limit, the rollout goes on with another one if the environment has `restart`,
-  and is idle if not. Episodes count in the order in which they end, until those of a task have R * H steps together;
+  Where an episode ends before the time limit, the rollout goes on with another one if the environment restarts, and is
+  idle if not. Episodes count in the order in which they end, until those of a task have R * H steps together;
   one that is unfinished then does not count (rllab/sandbox/rocky/tf/samplers/vectorized_sampler.py).
 
   A rollout whose simulation diverged does not count at all: it may have grown for many steps before it was seen.
@@ -67,7 +67,7 @@ def _dtypes(policy, real):
 
 def _go_on(environment, state, observation, progress, ended):
   """Another episode where one has ended, or none."""
-  if hasattr(environment, "restart"):
+  if environment.restarts:
     state, observation = environment.restart(state, ended)
     return state, observation, progress | {"age": tf.where(ended, 0, progress["age"] + 1)}
   return state, observation, {"age": progress["age"] + 1, "idle": progress["idle"] | ended}

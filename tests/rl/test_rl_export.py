@@ -11,13 +11,14 @@ import tensorflow as tf
 from maml_tf import export, randomness
 from maml_tf.maml import adapt_with_fresh_data
 from maml_tf.rl import vpg
-from maml_tf.rl.advantages import advantages
+from maml_tf.rl.advantages import AdvantageEstimator
 from maml_tf.rl.environments import PointNavigation, TabularMDP
 from maml_tf.rl.export import PolicyModule
 from maml_tf.rl.policies import CategoricalMLP, GaussianMLP
 from maml_tf.rl.rollouts import collect
 
 RATES = (0.5, 0.25)
+ESTIMATOR = AdvantageEstimator(discount=0.95, gae_lambda=0.9)
 SEED = (3, 7)
 
 
@@ -31,7 +32,7 @@ class Learner:
 class OneEpisode(PointNavigation):
   """2D navigation whose rollouts are one episode each, as `adapt` takes them."""
 
-  restart = property()
+  restarts = False
 
 
 def make_case(kind):
@@ -50,7 +51,7 @@ def library_adapts(policy, environment, goals, weights):
 
   def rollouts(weights, step):
     trajectory, _ = collect(policy, weights, environment, goals, randomness.fold(randomness.make_seed(0), step))
-    return vpg.Batch(trajectory, advantages(trajectory, 0.95, 0.9))
+    return vpg.Batch(trajectory, ESTIMATOR(trajectory))
 
   start = {name: weight[tf.newaxis] for name, weight in weights.items()}
   steps, batches = adapt_with_fresh_data(rollouts, lambda batch: vpg.loss(policy, batch), start, list(RATES), 2)
@@ -63,7 +64,7 @@ def saved(request, tmp_path_factory):
   policy, environment, goals = make_case(request.param)
   weights = policy.initial_weights(0)
   folder = tmp_path_factory.mktemp(request.param)
-  learner = Learner(lambda state: PolicyModule(policy, state["weights"], list(RATES), 0.95, 0.9, metadata={"a": "b"}))
+  learner = Learner(lambda state: PolicyModule(policy, state["weights"], list(RATES), ESTIMATOR, {"a": "b"}))
   export.save(learner, {"weights": weights}, folder / "saved_model")
 
   steps, trajectories = library_adapts(policy, environment, goals, weights)

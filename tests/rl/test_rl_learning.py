@@ -7,6 +7,8 @@ import tensorflow as tf
 
 from maml_tf import maml, tracing
 from maml_tf.rl import environments, meta_trpo, policies, trpo, vpg
+from maml_tf.rl.objective import MetaObjective
+from maml_tf.rl.settings import Curvature, InnerLoop, with_settings
 from maml_tf.rl.types import FIRST, LAST, MID, Trajectory
 from maml_tf.training import optimizers
 
@@ -50,7 +52,8 @@ def objective_of(kind, steps=1, seed=0, **settings):
     inner.append(batch_of(policy, at, 10 * seed + step, ended=True))
     at = maml.inner_update(vpg.loss(policy, inner[-1]), at, 0.3)
   outer = batch_of(policy, at, 10 * seed + 9, ended=True)
-  return meta_trpo.MetaObjective(policy, inner, outer, 0.3, **settings), weights
+  loop, curvature = with_settings([InnerLoop(inner_lr=0.3), Curvature()], settings)
+  return MetaObjective(policy, inner, outer, loop, curvature), weights
 
 
 def central_difference(function, weights, direction, epsilon=1e-5):
@@ -282,3 +285,16 @@ def test_a_bandit_is_learned_in_seconds(outer):
   # Of 10 pulls of a random arm, 5 win; of the best of three, 7.5.
   assert abs(np.mean(before[0]) - 5.0) < 0.5
   assert np.mean(after[2]) > np.mean(before[2]) + 0.4
+
+
+def test_a_setting_goes_to_its_group_and_an_unknown_one_is_named():
+  environment = environments.Bandit()
+  policy = policies.make_policy(environment)
+  search = meta_trpo.MetaPolicySearch(
+    policy, environment, trpo.TRPO(), inner=InnerLoop(num_updates=2), inner_lr=0.5, discount=0.9, rollouts_per_task=7
+  )
+  assert search.inner == InnerLoop(inner_lr=0.5, num_updates=2)
+  assert (search.estimator.discount, search.sampling.rollouts_per_task) == (0.9, 7)
+  assert (search.evaluation.eval_lr, search.evaluation.eval_rollouts) == (0.5, 7)
+  with pytest.raises(TypeError, match="unexpected setting inner_rate; there are inner_lr, num_updates"):
+    meta_trpo.MetaPolicySearch(policy, environment, trpo.TRPO(), inner_rate=0.5)

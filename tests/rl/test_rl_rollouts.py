@@ -17,7 +17,7 @@ SEED = tf.constant([3, 4])
 class OneEpisode(environments.PointNavigation):
   """2D navigation whose rollouts are idle after the end of their episode."""
 
-  restart = property()
+  restarts = False
 
 
 @pytest.fixture
@@ -140,6 +140,34 @@ def test_the_oracle_sees_the_goal():
   trajectory, _ = collect(policy, policy.initial_weights(0), environment, goals, SEED)
   shown = np.broadcast_to(goals[:, :, np.newaxis], [2, 3, 4, 2])
   np.testing.assert_array_equal(trajectory.observation[..., 2:], shown)
+
+
+def test_the_oracle_restarts_and_closes_as_the_environment_within_does():
+  closed = []
+
+  class Inner(environments.PointNavigation):
+    def close(self):
+      closed.append(self)
+
+  oracle = environments.GoalObserved(Inner(horizon=4))
+  assert oracle.restarts and not environments.GoalObserved(OneEpisode()).restarts
+  state, _ = oracle.reset(SEED, tf.constant([[[0.3, 0.2], [0.1, 0.4]]]))
+  state, _, _, _ = oracle.step(state, tf.ones([1, 2, 2]))
+  state, observation = oracle.restart(state, tf.constant([[True, False]]))
+  np.testing.assert_allclose(observation, [[[0, 0, 0.3, 0.2], [0.1, 0.1, 0.1, 0.4]]], rtol=1e-6)
+  oracle.close()
+  assert closed == [oracle.environment]
+
+
+def test_an_environment_needs_no_more_than_its_tasks():
+  environments.Bandit().close()
+  assert not environments.Bandit().restarts
+
+  class Halfway(environments.Bandit):
+    restarts = True
+
+  with pytest.raises(NotImplementedError, match="Halfway: restarts is True"):
+    Halfway().restart({}, tf.zeros([1, 1], tf.bool))
 
 
 def test_a_tabular_process_follows_its_table():

@@ -27,7 +27,7 @@ class Domain:
   defaults: Callable
   check: Callable
   experiment: str
-  check_paths: Callable = lambda config: None  # noqa: E731
+  check_paths: Callable = lambda config: None
 
   def load(self):
     """The class of its experiment."""

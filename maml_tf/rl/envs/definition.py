@@ -61,6 +61,7 @@ class Definition:
   num_velocities: ClassVar[int]
   observation_dim: ClassVar[int]
   action_dim: ClassVar[int]
+  num_actions: ClassVar[None] = None  # actions are real
   derived: ClassVar[tuple[str, ...]] = ()  # fields of Physics beyond qpos and qvel that the functions read
   forward_after_step: ClassVar[bool] = True  # whether derived quantities belong to the new state, as in rllab
   finite_differences: ClassVar[bool] = False  # whether the functions read the Physics before the step

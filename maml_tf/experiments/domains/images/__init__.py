@@ -15,8 +15,8 @@ class Recipe:
   Attributes:
     preset: settings.
     variants: ((condition on the given settings, settings), ...): what other tasks change.
-    global_pool: whether the network ends in the mean over positions. In cbfinn/maml, maml.py, that hangs on the data set,
-      with max-pooling or without.
+    global_pool: whether the network ends in the mean over positions. In cbfinn/maml, maml.py, that hangs on the data
+      set, with max-pooling or without.
     clip: of every element of the meta-gradient, at the scale of the summed loss; None: it is not clipped.
     training_queries: query images per class in training; None: as many as shots.
   """
