@@ -116,7 +116,7 @@ def read_json(path):
 
 def _is_in(content, config):
   """Whether a results file has an evaluation with these settings; those of policies and sine waves have but one."""
-  if not config.domain.name == "images":
+  if config.domain.name != "images":
     return True
   label = ", ".join(
     [str(config.eval_tasks), *([] if config.bn_mode == "transductive" else [f"bn_mode={config.bn_mode}"])]
