@@ -18,6 +18,7 @@ GRACE = 5.0  # seconds
 _SAME = 1.0  # seconds within which a second signal is the same Ctrl-C, passed on by a parent process
 _came_through = threading.Event()
 _last_resort = None
+_raised = False
 
 
 class Interrupted(KeyboardInterrupt):
@@ -49,6 +50,8 @@ def heard(say=say_on_stderr):
   reader, writer = os.pipe()
   os.set_blocking(writer, False)
   _came_through.clear()
+  global _raised
+  _raised = False
   before = {s: signal.signal(s, _raise) for s in SIGNALS if signal.getsignal(s) is not signal.SIG_IGN}
   wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
   thread = threading.Thread(target=_watch, args=(reader, say), daemon=True, name="interrupts")
@@ -101,9 +104,12 @@ def last_resort(function):
 
 
 def _raise(signum, frame):
+  global _raised
   del frame
   _came_through.set()
-  raise Interrupted(signum)
+  if not _raised:  # a second one must not disturb the saving; `_watch` ends the process
+    _raised = True
+    raise Interrupted(signum)
 
 
 def _watch(reader, say):

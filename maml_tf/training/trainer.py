@@ -129,8 +129,9 @@ class Trainer:
     board.scalars(self._first, {"seconds": self._seconds["compile_seconds"]}, "compile")
     chunk, saved = 1, time.monotonic()
     with progress.bar(total=schedule.iterations, initial=self._first, unit="it") as bar:
-      if self._at.validation_due:
+      if self._at.validation_due:  # it was interrupted
         self._validate(validation_log, board, bar)
+        self._save()
       while self._at.iteration < schedule.iterations:
         until = min(self._next_stop(self._at.iteration), self._at.iteration + chunk)
         with interrupts.held(), self._timed("seconds"):
