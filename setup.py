@@ -26,7 +26,7 @@ class BuildWithSplits(build_py):
     if not self.editable_mode:
       target = pathlib.Path(self.build_lib, "maml_tf", "datasets", "split_files")
       self.mkpath(str(target))
-      for file in (*HERE.glob("data/*_split.json"), *HERE.glob("data/miniimagenet_*")):
+      for file in HERE.glob("data/*_split.json"):
         self.copy_file(str(file), str(target / file.name))
 
 
@@ -39,6 +39,7 @@ setup(
   long_description_content_type="text/markdown",
   license="MIT",
   packages=find_packages(include=["maml_tf", "maml_tf.*"]),
+  entry_points={"console_scripts": ["maml-tf = maml_tf.__main__:console"]},
   python_requires=">=3.10",
   install_requires=[
     "tensorflow>=2.18",

@@ -10,11 +10,16 @@ from maml_tf import over_tasks, progress, randomness, tracing
 BLOCK = 20
 
 
+def of_algorithm(algorithm, weights, num_updates):
+  """What `evaluate_blocks` takes as `evaluate_batch`: an algorithm of `algorithms.base` with these weights."""
+  return lambda batch, seed: algorithm.evaluate(weights, batch, num_updates, seed)
+
+
 def evaluate_blocks(evaluate_batch, tasks, seed, num_tasks, task_chunk=None):
   """Evaluates on `num_tasks` tasks, holding one block of them in memory at a time.
 
   Args:
-    evaluate_batch: `TaskBatch` -> dict of name -> [S + 1, T].
+    evaluate_batch: (`TaskBatch`, seed for noise) -> dict of name -> [S + 1, T].
     tasks: `TaskDistribution`.
     seed: int32 tensor [2].
     num_tasks: Python integer or scalar tensor.
@@ -48,7 +53,8 @@ def _block_function(evaluate_batch, tasks, seed, task_chunk):
   evaluate_batch = _in_chunks(evaluate_batch, task_chunk)
 
   def block(index):
-    return evaluate_batch(tasks.sample(randomness.fold(seed, index), BLOCK))
+    block_seed = randomness.fold(seed, index)
+    return evaluate_batch(tasks.sample(block_seed, BLOCK), randomness.fold(block_seed, "algorithm"))
 
   return block
 
@@ -59,9 +65,9 @@ def _in_chunks(evaluate_batch, task_chunk):
     return evaluate_batch
   size = max(n for n in range(1, task_chunk + 1) if BLOCK % n == 0)
 
-  def evaluate(batch):
+  def evaluate(batch, seed):
     def chunk(first):
-      return evaluate_batch(over_tasks.tasks_of(batch, first, size))
+      return evaluate_batch(over_tasks.tasks_of(batch, first, size), over_tasks.seed_from(seed, first))
 
     return _one_after_another(chunk, tf.range(0, BLOCK, size))
 

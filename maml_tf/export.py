@@ -9,18 +9,30 @@ import tempfile
 
 import tensorflow as tf
 
-from maml_tf import tracing
+from maml_tf import randomness, tracing
+from maml_tf.algorithms.base import completed
 from maml_tf.errors import UserError
-from maml_tf.tasks import TaskBatch
 
 FORMAT_VERSION = 1
 
 
-class AdaptationModule(tf.Module):
+class ExportedModule(tf.Module):
+  """What `save_module` writes.
+
+  Attributes:
+    saved_signatures: dict of name -> function of named tensors, for servers; None: none.
+  """
+
+  saved_signatures = None
+
+
+class AdaptationModule(ExportedModule):
   """An initialisation together with the computations that adapt it and predict.
 
+  Noise, where the algorithm draws any, is always the same: its seed is 0.
+
   Args:
-    algorithm: has `model` and an inner loop: `MAML` or a relative.
+    algorithm: of `algorithms.base`: `MAML` or a relative.
     weights: dict of name -> tensor: the meta-learned initialisation.
     specs: `TaskBatch` of `tf.TensorSpec` of one task (`TaskDistribution.specs`); the number of examples is left free.
     metadata: JSON-able dict that travels with the artefact.
@@ -30,72 +42,106 @@ class AdaptationModule(tf.Module):
 
   def __init__(self, algorithm, weights, specs, metadata=None, stored_dtype=None):
     super().__init__(name="adaptation")
-    # Not attributes: `tf.Module` would try to save them. The functions below close over them.
-    model = algorithm.model
+    algorithm = completed(algorithm)
     dtype = next(iter(weights.values())).dtype
     self._weights = {
       name: tf.Variable(tf.cast(value, stored_dtype or dtype), name=name.replace("/", "_"))
       for name, value in weights.items()
     }
-    self._fixed = list(getattr(model, "fixed_variables", []))
-    names = {"weights": list(weights), "model_weights": list(model.weight_shapes)}
-    text = json.dumps({"format_version": FORMAT_VERSION, **names, **(metadata or {})})
+    self._fixed = list(algorithm.fixed_variables)
+    specs = _Specs(specs, dtype)
+    self._trace_initialization(dtype)
+    self._trace_metadata(_description(algorithm, weights) | (metadata or {}))
+    adapted = self._trace_adaptation(algorithm, specs)
+    self._trace_prediction(algorithm, [*algorithm.ready_tasks(weights), adapted], specs)
+    self.saved_signatures = {"adapt_and_predict": self._signature(specs)}
 
-    x_dtype = dtype if specs.support_x.dtype.is_floating else specs.support_x.dtype
-    x = tf.TensorSpec([None, *specs.support_x.shape[1:]], x_dtype)
-    y_shape, y_dtype = [None, *specs.support_y.shape[1:]], specs.support_y.dtype
-    # A loaded function accepts only the dtypes that it was traced with: labels and step counts get both usual widths.
-    y_specs = [tf.TensorSpec(y_shape, d) for d in ([tf.int64, tf.int32] if y_dtype.is_integer else [y_dtype])]
-    step_specs = [tf.TensorSpec([], tf.int32), tf.TensorSpec([], tf.int64)]
-    plain = {n: tf.TensorSpec(w.shape, w.dtype) for n, w in weights.items() if n in model.weight_shapes}
-
+  def _trace_initialization(self, dtype):
     @tracing.function
     def initialization():
       return {name: tf.cast(tf.identity(variable), dtype) for name, variable in self._weights.items()}
 
-    @tracing.function
-    def adapt_traced_once(support_x, support_y, num_updates):
-      support = support_x[tf.newaxis], support_y[tf.newaxis]
-      adapted = algorithm.adapt_final(initialization(), *support, num_updates)
-      return {name: weight[0] for name, weight in adapted.items()}
+    initialization.get_concrete_function()
+    self.initialization = initialization
 
-    @tracing.function
-    def adapt(support_x, support_y, num_updates):
-      return adapt_traced_once(support_x, tf.cast(support_y, y_specs[0].dtype), tf.cast(num_updates, tf.int32))
-
-    @tracing.function
-    def predict(weights, x):
-      return algorithm.predict(weights, x)
-
-    @tracing.function
-    def adapt_and_predict(support_x, support_y, query_x, num_updates):
-      return predict(adapt(support_x, support_y, num_updates), query_x)
+  def _trace_metadata(self, metadata):
+    text = json.dumps(metadata)
 
     @tracing.function
     def metadata_json():
       return tf.constant(text)
 
-    initialization.get_concrete_function()
     metadata_json.get_concrete_function()
-    predict.get_concrete_function(plain, x)
-    if len(plain) < len(weights):  # learned step sizes are part of initialization(), which predict takes as well
-      predict.get_concrete_function({n: tf.TensorSpec(w.shape, w.dtype) for n, w in weights.items()}, x)
-    for y, steps in itertools.product(y_specs, step_specs):
-      adapted = adapt.get_concrete_function(x, y, steps).structured_outputs
-      adapt_and_predict.get_concrete_function(x, y, x, steps)
-    if adapted.keys() not in (plain.keys(), weights.keys()):  # what adapts may add the statistics of its support set
-      predict.get_concrete_function({n: tf.TensorSpec(w.shape, w.dtype) for n, w in adapted.items()}, x)
-    self.initialization, self.adapt = initialization, adapt
-    self.predict, self.adapt_and_predict = predict, adapt_and_predict
     self.metadata_json = metadata_json
-    named = [tf.TensorSpec(s.shape, s.dtype, name=n) for n, s in
-             (("support_x", x), ("support_y", y_specs[0]), ("query_x", x), ("num_updates", step_specs[0]))]  # fmt: skip
+
+  def _trace_adaptation(self, algorithm, specs):
+    """Returns what `adapt` returns, a nest of symbolic tensors."""
+
+    @tracing.function
+    def adapt_traced_once(support_x, support_y, num_updates):
+      support = support_x[tf.newaxis], support_y[tf.newaxis]
+      task = algorithm.adapt_final(self.initialization(), *support, num_updates, randomness.make_seed(0))
+      return tf.nest.map_structure(lambda value: value[0], task)
+
+    @tracing.function
+    def adapt(support_x, support_y, num_updates):
+      return adapt_traced_once(support_x, tf.cast(support_y, specs.labels[0].dtype), tf.cast(num_updates, tf.int32))
+
+    for labels, steps in itertools.product(specs.labels, specs.steps):
+      adapted = adapt.get_concrete_function(specs.x, labels, steps).structured_outputs
+    self.adapt = adapt
+    return adapted
+
+  def _trace_prediction(self, algorithm, tasks, specs):
+    @tracing.function
+    def predict(weights, x):
+      return algorithm.predict_one(weights, x)
+
+    @tracing.function
+    def adapt_and_predict(support_x, support_y, query_x, num_updates):
+      return predict(self.adapt(support_x, support_y, num_updates), query_x)
+
+    for task in tasks:
+      predict.get_concrete_function(_specs_of(task), specs.x)
+    for labels, steps in itertools.product(specs.labels, specs.steps):
+      adapt_and_predict.get_concrete_function(specs.x, labels, specs.x, steps)
+    self.predict, self.adapt_and_predict = predict, adapt_and_predict
+
+  def _signature(self, specs):
+    arguments = {"support_x": specs.x, "support_y": specs.labels[0], "query_x": specs.x, "num_updates": specs.steps[0]}
+    named = [tf.TensorSpec(spec.shape, spec.dtype, name=name) for name, spec in arguments.items()]
 
     @tracing.function(input_signature=named)
     def signature(support_x, support_y, query_x, num_updates):
-      return {"outputs": adapt_and_predict(support_x, support_y, query_x, num_updates)}
+      return {"outputs": self.adapt_and_predict(support_x, support_y, query_x, num_updates)}
 
-    self.saved_signatures = {"adapt_and_predict": signature}
+    return signature
+
+
+class _Specs:
+  """What the functions are traced with. A loaded function accepts no other dtypes: integers get both usual widths."""
+
+  def __init__(self, task, dtype):
+    x_dtype = dtype if task.support_x.dtype.is_floating else task.support_x.dtype
+    self.x = tf.TensorSpec([None, *task.support_x.shape[1:]], x_dtype)
+    y_shape, y_dtype = [None, *task.support_y.shape[1:]], task.support_y.dtype
+    self.labels = [tf.TensorSpec(y_shape, d) for d in ([tf.int64, tf.int32] if y_dtype.is_integer else [y_dtype])]
+    self.steps = [tf.TensorSpec([], tf.int32), tf.TensorSpec([], tf.int64)]
+
+
+def _specs_of(nest):
+  return tf.nest.map_structure(lambda value: tf.TensorSpec(value.shape, value.dtype), nest)
+
+
+def _description(algorithm, weights):
+  """What `load_initialization` needs to know, and whether steps mean anything."""
+  optional = algorithm.optional_names(weights)
+  return {
+    "format_version": FORMAT_VERSION,
+    "weights": list(weights),
+    "model_weights": [name for name in weights if name not in optional],
+    "has_steps": algorithm.has_steps,
+  }
 
 
 def save(learner, state, path):
@@ -113,14 +159,14 @@ def save_module(module, path):
   """Writes a SavedModel, whole or not at all; an older one at `path` is replaced.
 
   Args:
-    module: `AdaptationModule`, or another `tf.Module` whose functions are traced.
+    module: an `ExportedModule`: `AdaptationModule`, or another one whose functions are traced.
     path: folder to write.
   """
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
   try:
-    tf.saved_model.save(module, str(temporary / "new"), signatures=getattr(module, "saved_signatures", None))
+    tf.saved_model.save(module, str(temporary / "new"), signatures=module.saved_signatures)
     if path.exists():
       os.replace(path, temporary / "old")
     os.replace(temporary / "new", path)
@@ -160,14 +206,19 @@ def load_initialization(path, expected_shapes=None, optional_shapes=None):
     )
   if expected_shapes is not None:
     found = {n: tuple(weights[n].shape) for n in metadata["model_weights"]}
-    _check_shapes(path, found, expected_shapes)
+    check_shapes(path, found, expected_shapes)
     optional = {n: shape for n, shape in (optional_shapes or {}).items() if n in weights}
-    _check_shapes(path, {n: tuple(weights[n].shape) for n in optional}, optional)
+    check_shapes(path, {n: tuple(weights[n].shape) for n in optional}, optional)
     weights = {name: weights[name] for name in (*expected_shapes, *optional)}
   return weights, metadata
 
 
-def _check_shapes(path, found, expected):
+def check_shapes(path, found, expected):
+  """Refuses weights of another architecture than expected; both are dicts of name -> shape.
+
+  Raises:
+    UserError: the message begins with `path`.
+  """
   for name, shape in expected.items():
     if name not in found:
       raise UserError(f"{path}: another architecture: it has no weight {name}, which this model needs")
@@ -178,54 +229,10 @@ def _check_shapes(path, found, expected):
     raise UserError(f"{path}: another architecture: it has a weight {extra[0]}, which this model lacks")
 
 
-def import_tf1_checkpoint(path, algorithm, output, metadata=None):
-  """Turns a checkpoint of the published code (cbfinn/maml, TensorFlow 1) into a SavedModel, as `save` writes it.
+def __getattr__(name):
+  """The import of TensorFlow 1 checkpoints, by the name that it had before it was a module of its own."""
+  if name in ("import_tf1_checkpoint", "read_tf1_checkpoint"):
+    from maml_tf import tf1_import
 
-  Args:
-    path: the checkpoint's prefix, as in `.../model59000`.
-    algorithm: `MAML` of a `models.ConvNet` of the checkpoint's sizes, with the step size to adapt with and the loss: a
-      checkpoint holds none of them.
-    output: folder to write; an older SavedModel there is replaced.
-    metadata: JSON-able dict that travels with the artefact.
-
-  Returns:
-    Dict of name -> tensor, the weights.
-
-  Raises:
-    UserError: no checkpoint there, or not of that network.
-  """
-  weights = read_tf1_checkpoint(path)
-  model = algorithm.model
-  _check_shapes(path, {name: tuple(weight.shape) for name, weight in weights.items()}, model.weight_shapes)
-  weights = {name: weights[name] for name in model.weight_shapes}
-  x, y = tf.TensorSpec([None, *model.example_shape]), tf.TensorSpec([None], tf.int32)
-  save_module(AdaptationModule(algorithm, weights, TaskBatch(x, y, x, y), metadata), output)
-  return weights
-
-
-def read_tf1_checkpoint(path):
-  """The weights in a checkpoint of the published code: its convolutional network with batch normalisation.
-
-  Args:
-    path: the checkpoint's prefix, as in `.../model59000`.
-
-  Returns:
-    Dict of name -> tensor for `models.ConvNet` of the same sizes.
-
-  Raises:
-    UserError: no checkpoint there, or not of that network.
-  """
-  names = {"dense/kernel": "model/w5", "dense/bias": "model/b5"}
-  for i in range(4):
-    # The published code left its convolution biases unnamed, so TensorFlow numbered them.
-    names[f"conv_{i}/kernel"] = f"model/conv{i + 1}"
-    names[f"conv_{i}/bias"] = "model/Variable" if i == 0 else f"model/Variable_{i}"
-    names[f"norm_{i}/beta"] = f"model/{i}/beta"
-  try:
-    reader = tf.train.load_checkpoint(str(path))
-  except (ValueError, tf.errors.OpError) as error:
-    raise UserError(f"{path}: no TensorFlow checkpoint here (expected {path}.index and {path}.data-...)") from error
-  missing = [theirs for theirs in names.values() if not reader.has_tensor(theirs)]
-  if missing:
-    raise UserError(f"{path}: not the published code's convolutional network: it has no {missing[0]}")
-  return {ours: tf.constant(reader.get_tensor(theirs)) for ours, theirs in names.items()}
+    return getattr(tf1_import, name)
+  raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,8 +10,6 @@ import tensorflow as tf
 
 from maml_tf import over_tasks
 
-STEP_SIZE_PREFIX = "inner_lr/"
-
 
 def inner_update(loss_fn, weights, inner_lr, first_order=False):
   """One gradient step on every task: theta_i' = theta_i - alpha * grad L_i(theta_i)   (Finn et al. 2017, eq. 1).
@@ -229,8 +227,6 @@ def as_rate(rate, dtype):
 class LearnedStepSizes:
   """Step sizes that are meta-parameters: they start equal and are trained with the weights.
 
-  They join the weights under names beginning with `inner_lr/`, so optimisers, checkpoints and exports carry them.
-
   Args:
     initial: the value they start from.
     per: "weight" (one for each weight tensor) or "element" (Meta-SGD, Li et al. 2017).
@@ -249,17 +245,16 @@ class LearnedStepSizes:
       raise ValueError(f"LearnedStepSizes: num_steps must be at least 1, got {self.num_steps}")
 
   def initial_values(self, weights, names):
-    """Dict `inner_lr/<name>` -> tensor, [num_steps] + (weight's shape, or nothing)."""
+    """Dict of name -> tensor, [num_steps] + (the weight's shape, or nothing)."""
     values = {}
     for name in names:
       shape = weights[name].shape if self.per == "element" else []
       shape = shape if self.num_steps is None else [self.num_steps, *shape]
-      values[STEP_SIZE_PREFIX + name] = tf.fill(shape, tf.cast(self.initial, weights[name].dtype))
+      values[name] = tf.fill(shape, tf.cast(self.initial, weights[name].dtype))
     return values
 
-  def rates(self, weights, names):
-    """What `adapt` takes as `inner_lr`, read from the weights."""
-    values = {name: weights[STEP_SIZE_PREFIX + name] for name in names}
+  def rates(self, values):
+    """What `adapt` takes as `inner_lr`, of such values."""
     if self.num_steps is None:
-      return values
+      return dict(values)
     return [{n: v[step] for n, v in values.items()} for step in range(self.num_steps)]

@@ -1,30 +1,51 @@
 """What happens to a batch of tasks, whatever the algorithm: the mean meta-gradient, in chunks and over replicas."""
 
+from typing import Any, NamedTuple
+
 import tensorflow as tf
 
 from maml_tf import tracing
 
 
+class MetaGradients(NamedTuple):
+  """What one look at a meta-batch gives, each a mean over its tasks.
+
+  Attributes:
+    loss: scalar.
+    gradients: dict like the weights.
+    metrics: dict of name -> scalar.
+    updates: dict of name -> new value, of weights that no gradient moves.
+  """
+
+  loss: Any
+  gradients: dict
+  metrics: dict
+  updates: dict
+
+
 @tracing.as_it_stands
-def meta_gradients(meta_loss, weights, batch, task_chunk=None):
-  """(loss, gradients like `weights`, metrics) of any `meta_loss(weights, batch) -> (loss, metrics)`.
+def meta_gradients(meta_loss, weights, batch, task_chunk=None, seed=None):
+  """`MetaGradients` of any `meta_loss(weights, batch, seed) -> (loss, metrics, updates)`.
 
   Args:
-    meta_loss: a mean over tasks, and so its metrics.
+    meta_loss: of the contract in `algorithms.base`.
     weights: dict of name -> tensor.
     batch: `TaskBatch`.
     task_chunk: tasks at a time: memory is that of so many, and the result the same but for rounding. It divides the
       number of tasks. None: all at once.
+    seed: int32 tensor [2], for noise; None: the algorithm draws none.
   """
   if task_chunk is None:
-    return _meta_gradients(meta_loss, weights, batch)
-  num_tasks = batch.support_x.shape[0]
+    return _meta_gradients(meta_loss, weights, batch, seed)
+  num_tasks = tf.nest.flatten(batch.support_x)[0].shape[0]
   if num_tasks is None or num_tasks % task_chunk:
     raise ValueError(f"task_chunk: expected a number that divides the number of tasks, {num_tasks}, got {task_chunk}")
   batch, count = as_tensors(batch), num_tasks // task_chunk
 
   def of_chunk(index):
-    return _meta_gradients(meta_loss, weights, tasks_of(batch, index * task_chunk, task_chunk))
+    first = index * task_chunk
+    chunk_seed = None if seed is None else seed_from(seed, first)
+    return _meta_gradients(meta_loss, weights, tasks_of(batch, first, task_chunk), chunk_seed)
 
   of_chunk = tracing.function(of_chunk).get_concrete_function(tf.TensorSpec([], tf.int32))
   zeros = tf.nest.map_structure(lambda t: tf.zeros(t.shape, t.dtype), of_chunk.structured_outputs)
@@ -33,6 +54,11 @@ def meta_gradients(meta_loss, weights, batch, task_chunk=None):
     return index + 1, tf.nest.map_structure(lambda mean, new: mean + new / count, means, of_chunk(index))
 
   return tf.while_loop(lambda index, _: index < count, body, (0, zeros), parallel_iterations=1)[1]
+
+
+def seed_from(seed, first):
+  """The seed of the tasks from the `first` on: `randomness.per_task` of it goes on where that of `seed` would be."""
+  return seed + tf.stack([0, tf.cast(first, tf.int32)])
 
 
 def tasks_of(batch, first, count):
@@ -46,32 +72,35 @@ def tasks_of(batch, first, count):
     part = tf.slice(field, [first] + [0] * rest, [count] + [-1] * rest)
     return tf.ensure_shape(part, [count, *field.shape[1:]])
 
-  return type(batch)(*map(slice_of, batch))
+  return tf.nest.map_structure(slice_of, batch)
 
 
-def _meta_gradients(meta_loss, weights, batch):
+def _meta_gradients(meta_loss, weights, batch, seed):
   with tf.GradientTape(watch_accessed_variables=False) as tape:
     tape.watch(weights)
-    loss, metrics = meta_loss(weights, batch)
-  return loss, gradients(tape, loss, weights), metrics
+    loss, metrics, updates = meta_loss(weights, batch, seed)
+  return MetaGradients(loss, gradients(tape, loss, weights), metrics, updates)
 
 
 def gradients(tape, target, weights):
   """Gradients, zero for a weight that the target does not use; an error where it uses none of them."""
-  gradients = tape.gradient(target, weights)
-  if all(gradient is None for gradient in gradients.values()):
+  found = tape.gradient(target, weights)
+  if all(gradient is None for gradient in found.values()):
     raise ValueError(
       f"the loss does not depend on any of the weights {', '.join(weights)}: "
       "it must be computed from model.apply(weights, ...) with differentiable operations"
     )
-  return {n: tf.zeros_like(weights[n]) if g is None else g for n, g in gradients.items()}
+  return {n: tf.zeros_like(weights[n]) if g is None else g for n, g in found.items()}
 
 
 def as_tensors(batch):
-  return type(batch)(*(field if field is None else tf.convert_to_tensor(field) for field in batch))
+  """A `TaskBatch`, or another nest, of tensors, from one of whatever converts to them."""
+  return tf.nest.map_structure(lambda field: field if field is None else tf.convert_to_tensor(field), batch)
 
 
 def num_tasks_of(x):
+  """T of data [T, ...], or a nest of such: a Python integer where it is known, else a tensor."""
+  x = tf.nest.flatten(x)[0]
   static = x.shape[0]
   return tf.shape(x)[0] if static is None else static
 

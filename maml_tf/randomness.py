@@ -42,3 +42,9 @@ def uniform(seed, shape, low, high, dtype):
 def integers(seed, shape, limit):
   """Uniform int32 integers in [0, limit)."""
   return tf.random.stateless_uniform(shape, seed, 0, limit, tf.int32, alg=ALGORITHM)
+
+
+def per_task(seed, num_tasks):
+  """A seed for each task, int32 [T, 2]: it depends on the task's place in the meta-batch alone."""
+  places = tf.range(num_tasks, dtype=tf.int32)
+  return tf.stack([tf.fill([num_tasks], seed[0]), seed[1] + places], axis=1)

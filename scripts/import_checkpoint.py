@@ -2,7 +2,8 @@
 
 python scripts/import_checkpoint.py CHECKPOINT OUTPUT
 
-CHECKPOINT is the prefix of its files, as in logs/.../model59000; the convolutional network with batch norm is expected.
+CHECKPOINT is the prefix of its files, as in logs/.../model59000; OUTPUT a folder, in which an older SavedModel is
+replaced. The convolutional network with batch norm is expected.
 The settings of the inner loop, which a checkpoint does not hold, are those of the data set's preset.
 """
 
@@ -35,17 +36,18 @@ def convert(arguments):
     raise UserError(f"expected the checkpoint's prefix and the folder to write, got {' '.join(arguments) or 'nothing'}")
   checkpoint, output = map(pathlib.Path, arguments)
   import_tensorflow()
-  from maml_tf import MAML, export
+  from maml_tf import MAML, tf1_import
   from maml_tf.experiments.domains.images import experiment as images
 
-  found = export.read_tf1_checkpoint(checkpoint)
+  tf1_import.check_output(output)
+  found = tf1_import.read_tf1_checkpoint(checkpoint)
   *_, filters = found["conv_0/kernel"].shape
   (classes,) = found["dense/bias"].shape
   config = resolve(FLAGS.datasource, num_classes=classes, num_filters=filters)
   model = images.make_model(config)
   maml = MAML(model, "crossentropy", config.update_lr, config.num_updates, loss_reduction=config.loss_reduction)
   try:
-    weights = export.import_tf1_checkpoint(
+    weights = tf1_import.import_tf1_checkpoint(
       checkpoint, maml, output, {"config": config.portable(), **origin(checkpoint)}
     )
   except UserError as error:

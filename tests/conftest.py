@@ -26,11 +26,11 @@ def pytest_configure():
 
 # A file goes to one process as a whole: a long one that began last would leave the other process idle.
 LONG_FILES = (
+  "test_examples",
   "test_images",
   "test_keras_model",
   "test_main",
   "test_maml",
-  "test_readme",
   "test_policies",
   "test_results",
   "test_trainer",

@@ -1,14 +1,9 @@
-"""Relatives of MAML, each a few lines on its inner loop. Meta-SGD is `MAML` with `LearnedStepSizes(per="element")`."""
+"""Reptile (Nichol, Achiam and Schulman 2018): no derivative through the inner loop at all."""
 
 import tensorflow as tf
 
 from maml_tf import tracing
 from maml_tf.algorithms.maml import MAML
-
-
-def head_only(model, inner_lr):
-  """The `inner_lr` of ANIL (Raghu et al. 2020, "almost no inner loop"): only the last layer is adapted."""
-  return dict.fromkeys(model.head_names, inner_lr)
 
 
 class Reptile(MAML):
@@ -28,13 +23,13 @@ class Reptile(MAML):
     super().__init__(model, loss, dict.fromkeys(model.weight_shapes, inner_lr), first_order=True, **settings)
 
   @tracing.as_it_stands
-  def meta_loss(self, weights, batch):
-    """(the query loss after adapting, whose gradient is Reptile's; metrics): as `MAML.meta_loss`."""
+  def meta_loss(self, weights, batch, seed=None):
+    """As `MAML.meta_loss`: the query loss after adapting, whose gradient is Reptile's."""
     adapted, support_losses = self._adapt_for_training(weights, _all_as_support(batch))
-    loss, metrics = self._loss_and_metrics(adapted, support_losses, batch)
+    loss, metrics, updates = self._loss_and_metrics(weights, adapted, support_losses, batch)
     towards = {n: tf.stop_gradient(weights[n] - tf.reduce_mean(adapted[n], axis=0)) for n in self.model.weight_shapes}
     with_gradient = tf.add_n([tf.reduce_sum(towards[n] * weights[n]) for n in towards])
-    return with_gradient + tf.stop_gradient(loss - with_gradient), metrics
+    return with_gradient + tf.stop_gradient(loss - with_gradient), metrics, updates
 
 
 def _all_as_support(batch):

@@ -8,22 +8,29 @@ from maml_tf.errors import UserError
 SIZE = (84, 84)
 
 
-def load(data_dir, cache_dir, split):
+def load_part(data_dir, part, class_split, size):
+  """The bank of one part; see `records.DataSet.load`."""
+  del class_split
+  return load(data_dir, locate.cache_folder(data_dir), part, size)
+
+
+def load(data_dir, cache_dir, split, size=SIZE):
   """The bank of one split.
 
   Args:
-    data_dir: looked through as `locate.miniimagenet` says. The lists of Ravi and Larochelle come with this package;
-      `{train,val,test}.csv` in `data_dir`/miniimagenet win over them.
+    data_dir: looked through as `locate.miniimagenet` says. Where the images do not lie in split folders, the lists of
+      Ravi and Larochelle, `{train,val,test}.csv` in `data_dir`/miniimagenet, say which ones are meant.
     cache_dir: where the decoded images are kept.
     split: "train", "val" or "test".
+    size: (height, width) that images are resized to.
 
   Returns:
-    `ImageBank`, uint8 [classes * 600, 84, 84, 3].
+    `ImageBank`, uint8 [classes * 600, height, width, 3].
 
   Raises:
     UserError: not found, or not all of that split.
   """
-  locate.check("miniimagenet", data_dir)
+  locate.check_folder(data_dir, locate.check_miniimagenet)
   kind, folder = locate.miniimagenet(data_dir)
   if kind == "folders":
     files = [(name, path) for name, paths in locate.class_folders(folder / split) for path in paths]
@@ -31,7 +38,7 @@ def load(data_dir, cache_dir, split):
     listed = splits.miniimagenet(split, folder if kind == "imagenet" else folder.parent)
     files = {"flat": _flat_files, "imagenet": _imagenet_files}[kind](folder, listed)
   source = image_bank.files_source(f"miniimagenet-{split}", folder, files)
-  return image_bank.load(source, cache_dir, SIZE, channels=3, expected_size=splits.MINIIMAGENET_PER_CLASS)
+  return image_bank.load(source, cache_dir, size, channels=3, expected_size=splits.MINIIMAGENET_PER_CLASS)
 
 
 def _flat_files(folder, listed):

@@ -23,7 +23,7 @@ def prepare(data_dir):
   Raises:
     UserError: there is no network, or the download failed.
   """
-  locate.check("omniglot", data_dir)
+  locate.check_folder(data_dir, locate.check_omniglot)
   if locate.omniglot(data_dir) is not None:
     return
   folder = pathlib.Path(data_dir) / "tensorflow_datasets"
@@ -35,20 +35,29 @@ def prepare(data_dir):
   except Exception as error:  # of the network, of the disk, of TFDS or TensorFlow: each has its own
     if locate.omniglot(data_dir) is None:  # else another process was first
       raise UserError(
-        f"--data_dir={data_dir}: downloading Omniglot to {folder} failed ({type(error).__name__}: {error}); try again, "
+        f"data_dir={data_dir}: downloading Omniglot to {folder} failed ({type(error).__name__}: {error}); try again, "
         "or name a folder that has it"
       ) from error
 
 
-def load(data_dir, cache_dir):
+def load_part(data_dir, part, class_split, size):
+  """The bank of one part, fetched where it is missing; see `records.DataSet.load`."""
+  prepare(data_dir)  # may make the folder that the cache lies in
+  bank = load(data_dir, locate.cache_folder(data_dir), size)
+  names = dict(zip(locate.SPLITS, split(bank, class_split), strict=True))
+  return bank.select(names[part])
+
+
+def load(data_dir, cache_dir, size=SIZE):
   """The bank of all characters; classes are named `<alphabet>/character<NN>`, as Lake's folders are.
 
   Args:
     data_dir: looked through as `locate.omniglot` says.
     cache_dir: where the decoded images are kept.
+    size: (height, width) that images are resized to.
 
   Returns:
-    `ImageBank`, uint8 [32460, 28, 28, 1], ink is 0.
+    `ImageBank`, uint8 [32460, height, width, 1], ink is 0.
 
   Raises:
     UserError: not found, or not all of Omniglot.
@@ -60,7 +69,7 @@ def load(data_dir, cache_dir):
   source = _from_tfds(folder) if kind == "tfds" else _from_folders(folder)
   if source.sizes is not None:  # before any is decoded, where it is known
     _check_number(folder, source.sizes)
-  bank = image_bank.load(source, cache_dir, SIZE, channels=1, expected_size=PER_CLASS)
+  bank = image_bank.load(source, cache_dir, size, channels=1, expected_size=PER_CLASS)
   _check_number(folder, bank.names)
   return bank
 
@@ -78,7 +87,7 @@ def split(bank, name):
   if name == "published":
     return tuple(lists[part] for part in locate.SPLITS)
   if name != "alphabets":
-    raise UserError(f"--split={name}: expected one of {', '.join(SPLITS)}")
+    raise UserError(f"class_split={name}: expected one of {', '.join(SPLITS)}")
   evaluation = lists["evaluation_alphabets"]
   of = {part: [] for part in locate.SPLITS}
   for character in bank.names:
@@ -110,6 +119,9 @@ def _from_tfds(folder):
   """The encoded PNGs of a data set that TFDS has prepared in `folder`."""
   import tensorflow as tf
 
+  for path in sorted(folder.iterdir()):
+    if not (path.is_file() or path.is_dir()):  # reading from a pipe would wait for ever
+      raise UserError(f"{path}: not a regular file; remove the folder and prepare it anew")
   try:
     with _quiet_tfds() as tfds:
       builder = tfds.builder_from_directory(str(folder))

@@ -1,47 +1,41 @@
-"""The algorithm that a config names: MAML or one of its relatives."""
+"""The algorithm that a config names, made from the method's description."""
 
 import pathlib
 
 import tensorflow as tf
 
-from maml_tf import MAML
-from maml_tf.algorithms.reptile import Reptile, head_only
 from maml_tf.errors import UserError
-from maml_tf.maml import LearnedStepSizes
+from maml_tf.experiments.settings import SETTINGS
 
 CPU_FLAGS = ("avx512_bf16", "amx_bf16")  # what the Linux kernel calls bfloat16 arithmetic on x86
 GPU_CAPABILITY = (8, 0)  # NVIDIA: since Ampere
 
 
 def make_algorithm(config, model, loss, inner_lr):
-  """`MAML`, or the relative that `config.learner` names, on a model.
+  """The method's class on a model, with the settings that it has.
 
   Args:
     config: `Config`.
     model: an `ExplicitModel`.
-    loss: as of `MAML`.
-    inner_lr: a float; where step sizes are learned, what they start from.
+    loss: "mse" or "crossentropy".
+    inner_lr: of the inner loop, where the method has one; where step sizes are learned, what they start from.
+
+  Returns:
+    An `algorithms.base.Algorithm`.
 
   Raises:
     UserError: mixed precision without the hardware for it.
   """
-  rates = {
-    "anil": lambda: head_only(model, inner_lr),
-    "metasgd": lambda: LearnedStepSizes(inner_lr, per="element"),
-  }
-  settings = dict(
-    inner_lr=rates.get(config.learner, lambda: inner_lr)(),
-    num_updates=config.num_updates,
-    loss_reduction=config.loss_reduction,
-    bn_mode=config.bn_mode,
-    checkpoint_inner_steps=config.checkpoint_inner_steps,
-    compute_dtype=tf.bfloat16 if config.mixed_precision else None,
-  )
   if config.mixed_precision:
     check_bfloat16()
-  if config.learner == "reptile":
-    return Reptile(model, loss, **settings)
-  return MAML(model, loss, first_order=config.stop_grad, **settings)
+  arguments = {}
+  for setting in (SETTINGS[name] for name in config.description.settings if config.applies(name)):
+    if setting.argument is not None:
+      value = getattr(config, setting.name)
+      arguments[setting.argument] = value if setting.convert is None else setting.convert(value)
+  if "inner_lr" in arguments:
+    arguments["inner_lr"] = inner_lr
+  return config.description.load()(model, loss, **arguments)
 
 
 def check_bfloat16():

@@ -44,6 +44,7 @@ def _hardware():
 
   return {
     "processor": _processor_name(),
+    "instruction_set": instruction_set(),
     "cores": len(os.sched_getaffinity(0)),
     "accelerators": [
       tf.config.experimental.get_device_details(device).get("device_name", device.name)
@@ -52,11 +53,36 @@ def _hardware():
   }
 
 
+# What the Linux kernel calls the extensions that decide how fast, and with which rounding, products are computed; from
+# the weakest to the strongest.
+_INSTRUCTION_SETS = (
+  "sse4_2",
+  "avx",
+  "avx2",
+  "avx512f",
+  "avx512_vnni",
+  "avx512_bf16",
+  "avx512_fp16",
+  "amx_bf16",
+  "asimd",
+  "sve",
+)
+
+
+def instruction_set():
+  """The processor's extensions, as in "avx2 avx512f avx512_bf16"; None where there is no /proc/cpuinfo."""
+  found = _cpuinfo("flags") or _cpuinfo("Features")  # x86, ARM
+  return None if found is None else " ".join(name for name in _INSTRUCTION_SETS if name in found.split())
+
+
 def _processor_name():
+  return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def _cpuinfo(name):
+  """What Linux says of the first processor under that name; None elsewhere."""
   try:
-    for line in pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-      if line.startswith("model name"):
-        return line.partition(":")[2].strip()
+    lines = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
   except OSError:
-    pass
-  return platform.processor() or platform.machine()
+    return None
+  return next((line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == name), None)

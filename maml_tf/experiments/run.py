@@ -7,7 +7,6 @@ import json
 import pathlib
 import re
 import time
-from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -15,60 +14,14 @@ import tensorflow as tf
 from maml_tf import export
 from maml_tf.errors import UserError
 from maml_tf.experiments import provenance
-from maml_tf.experiments.config import readable_name, training_settings
-from maml_tf.experiments.domains.images.experiment import ImageExperiment
-from maml_tf.experiments.domains.policies.experiment import ReinforcementExperiment
-from maml_tf.experiments.domains.sinusoid.experiment import SinusoidExperiment
-from maml_tf.experiments.presets import IMAGE_DATASOURCES, RL_DATASOURCES
+from maml_tf.experiments.config import readable_name, train_command, training_settings, with_flags
+from maml_tf.experiments.settings import SETTINGS
 from maml_tf.training.checkpoints import CheckpointFolder, read, writing
 from maml_tf.training.logging import TensorBoard
 from maml_tf.training.run_directory import RunDirectory, name_of
 from maml_tf.training.trainer import Trainer
 
-EXPERIMENTS = {
-  "sinusoid": SinusoidExperiment,
-  **dict.fromkeys(IMAGE_DATASOURCES, ImageExperiment),
-  **dict.fromkeys(RL_DATASOURCES, ReinforcementExperiment),
-}
 RESULTS_FORMAT_VERSION = 1
-
-
-class Experiment(Protocol):
-  """What `run` knows of a domain. An experiment is made from a `Config` and has its model as `model`.
-
-  One with `evaluates_best = True` has its best checkpoint by validation evaluated and exported, not its last. Where
-  there is a method `close`, it is called at the end.
-  """
-
-  def algorithm(self, inner_lr):
-    """What the config trains, with that step size."""
-
-  def load_data(self):
-    """Loads what training and evaluation need, so that bad data is refused before the run directory is touched."""
-
-  def data_fingerprint(self):
-    """A text that tells the training data apart where the datasource alone does not; None where it does."""
-
-  def learner(self, initial_weights=None, inner_lr=None):
-    """The `Learner`; `inner_lr` overrides the config's step size."""
-
-  def schedule(self):
-    """The trainer's `Schedule`."""
-
-  def on_validation(self):
-    """A function (iteration, state, tensorboard) that the trainer calls after every validation, or None."""
-
-  def evaluate(self, weights):
-    """The results, a JSON-able dict."""
-
-  def inner_lr(self, results):
-    """The step size of the exported artefact."""
-
-  def plots(self, weights, results, directory):
-    """Writes plots into the folder and returns their paths."""
-
-  def table(self, results):
-    """The results as lines of text."""
 
 
 def run(config, command=None, say=print):
@@ -86,12 +39,16 @@ def run(config, command=None, say=print):
   Raises:
     UserError: something that the user can mend.
   """
+  return with_flags(_run_and_close, config, command, say)
+
+
+def _run_and_close(config, command, say):
   began = time.perf_counter()
-  experiment = EXPERIMENTS[config.datasource](config)
+  experiment = config.domain.load()(config)
   try:
     return _run(config, experiment, command, say, began)
   finally:
-    getattr(experiment, "close", lambda: None)()
+    experiment.close()
 
 
 def _run(config, experiment, command, say, began):
@@ -134,7 +91,7 @@ def _run(config, experiment, command, say, began):
       plots = experiment.plots(state["weights"], results, directory.plots)
     if config.log and (learned or config.render):
       _show_in_tensorboard("final" if learned else "evaluation", directory, training, plots)
-  for line in ["", *experiment.table(results), "", *_written(config, directory, path, training, plots)]:
+  for line in ["", *experiment.report(results).lines(), "", *_written(config, directory, path, training, plots)]:
     say(line)
   return {**content, "directory": str(directory.path)}
 
@@ -206,21 +163,21 @@ def _initial_weights(config, experiment, say):
   """(weights of --init_from or None, a hash of them or None)."""
   if config.init_from is None:
     return None, None
-  shapes, fresh = experiment.model.weight_shapes, experiment.algorithm(config.update_lr or 0.0).initial_weights(0)
-  extra = {name: value for name, value in fresh.items() if name not in shapes}
+  fresh, optional = experiment.fresh_weights()
+  expected = {name: tuple(value.shape) for name, value in fresh.items() if name not in optional}
   try:
     weights, metadata = export.load_initialization(
-      config.init_from, shapes, {name: tuple(value.shape) for name, value in extra.items()}
+      config.init_from, expected, {name: tuple(fresh[name].shape) for name in optional}
     )
   except UserError as error:
     raise UserError(f"--init_from={error}") from error
-  missing = [name for name in extra if name not in weights]
+  missing = [name for name in optional if name not in weights]
   if missing and not config.train:
     raise UserError(
-      f"--init_from={config.init_from}: it has no {missing[0]}, which --learner={config.learner} with "
-      f"--bn_mode={config.bn_mode} evaluates with; it was trained with other settings: name those"
+      f"--init_from={config.init_from}: it has no {missing[0]}, which these settings evaluate with "
+      f"({train_command(config)}); it was trained with other settings: name those"
     )
-  weights |= {name: extra[name] for name in missing}
+  weights |= {name: fresh[name] for name in missing}
   if not config.train:
     _say_differences(config, metadata.get("config", {}), say)
   digest = hashlib.sha256()
@@ -231,9 +188,9 @@ def _initial_weights(config, experiment, say):
 
 def _say_differences(config, trained, say):
   """Names the settings of an artefact's training that shape adaptation and that the evaluation does not share."""
-  for name in ("learner", "loss_reduction", "bn_mode", "update_lr", "norm"):
+  for name in (s.name for s in SETTINGS.values() if s.topic in ("method", "network") and config.applies(s.name)):
     there, here = trained.get(name), getattr(config, name)
-    if there is not None and there != here:
+    if there is not None and there != here and name != "num_updates":
       say(f"--init_from={config.init_from} was trained with --{name}={there}, and is evaluated with --{name}={here}")
 
 
@@ -241,7 +198,7 @@ def _settings_of_results(config):
   return {
     "format_version": RESULTS_FORMAT_VERSION,
     "datasource": config.datasource,
-    "method": config.trained_with,
+    "method": config.method,
     "seed": config.seed,
     "split": "test" if config.test_set else "validation",
     "tasks": config.eval_tasks,
@@ -250,7 +207,7 @@ def _settings_of_results(config):
 
 
 def _evaluates_checkpoint(config):
-  return config.init_from is None and config.method != "random"
+  return config.init_from is None and config.description.trains
 
 
 def _prepare(config, initial, directory, command, say):
@@ -280,9 +237,9 @@ def _refuse_shorter(config, directory):
 
 
 def _train(config, experiment, learner, directory, command, say):
-  if config.method == "random":
+  if not config.description.trains:
     return learner.initial_state(config.seed), {"iteration": 0}
-  say(f"training {config.trained_with} for {config.iterations} iterations in {directory.path}")
+  say(f"training {config.method} for {config.iterations} iterations in {directory.path}")
   trainer = Trainer(
     learner,
     directory,
@@ -300,7 +257,7 @@ def _train(config, experiment, learner, directory, command, say):
 
 def _chooses_best(config, experiment):
   """Whether the best checkpoint by validation is evaluated, rather than the newest."""
-  return getattr(experiment, "evaluates_best", False) and _evaluates_checkpoint(config) and config.test_iter <= 0
+  return experiment.evaluates_best and _evaluates_checkpoint(config) and config.test_iter <= 0
 
 
 def _load_best(learner, config, directory, say):
@@ -327,7 +284,7 @@ def _load(config, experiment, learner, directory, say):
   if loaded is None:
     _require_checkpoint(directory)
   state, metadata = loaded
-  say(f"evaluating {config.trained_with} after {metadata['iteration']} iterations, from {folder.folder}")
+  say(f"evaluating {config.method} after {metadata['iteration']} iterations, from {folder.folder}")
   return state, {"iteration": metadata["iteration"]}
 
 
@@ -343,7 +300,7 @@ def _require_checkpoint(directory):
 def _pretrained_weights(config, initial, directory, command, say):
   """The weights of the pretraining that comes before meta-training: a run of its own, inside this one."""
   stage = dataclasses.replace(config, metatrain_iterations=0, update_lr=None)
-  experiment = EXPERIMENTS[config.datasource](stage)
+  experiment = config.domain.load()(stage)
   state, _ = _train(stage, experiment, experiment.learner(initial), directory.pretraining, command, say)
   return state["weights"]
 
@@ -374,7 +331,7 @@ def _written(config, directory, path, training, plots):
     )
   lines.append(f"results       {path}")
   lines += [f"plot          {path}" for path in plots]
-  if config.train and config.method != "random":
+  if config.train and config.description.trains:
     lines.append(f"metrics       {directory.metrics}")
     if config.log:
       lines.append(f"TensorBoard   tensorboard --logdir={directory.events}")

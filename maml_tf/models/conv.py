@@ -24,7 +24,10 @@ class ConvNet(ExplicitModel):
     max_pool: False: convolutions of stride 2 (Omniglot); True: stride 1 and pooling (miniImageNet).
     global_pool: True: the mean over positions and a classifier drawn from N(0, 1), as for Omniglot; False: all
       positions and a Glorot-uniform classifier, as for miniImageNet. None: `not max_pool`.
+    head: False: without the classifier, so that the outputs are its features.
   """
+
+  twice_differentiable = True
 
   def __init__(
     self,
@@ -34,14 +37,15 @@ class ConvNet(ExplicitModel):
     norm="batch_norm",
     max_pool=False,
     global_pool=None,
+    head=True,
     name=None,
   ):
     check_norm(norm)
     self._config = dict(
       num_classes=num_classes, filters=filters, input_shape=tuple(input_shape), norm=norm,
-      max_pool=max_pool, global_pool=global_pool,
+      max_pool=max_pool, global_pool=global_pool, head=head,
     )  # fmt: skip
-    self._norm, self._max_pool = norm, max_pool
+    self._norm, self._max_pool, self._head = norm, max_pool, head
     self._global_pool = not max_pool if global_pool is None else global_pool
     height, width, channels = input_shape
     specs = {}
@@ -57,8 +61,9 @@ class ConvNet(ExplicitModel):
       features, initializer = filters, keras.initializers.RandomNormal(stddev=1.0)
     else:
       features, initializer = height * width * filters, keras.initializers.GlorotUniform()
-    specs["dense/kernel"] = WeightSpec((features, num_classes), initializer)
-    specs["dense/bias"] = WeightSpec((num_classes,), keras.initializers.Zeros())
+    if head:
+      specs["dense/kernel"] = WeightSpec((features, num_classes), initializer)
+      specs["dense/bias"] = WeightSpec((num_classes,), keras.initializers.Zeros())
     super().__init__(input_shape, specs, name=name)
 
   def forward(self, weights, x, normalise):
@@ -71,7 +76,7 @@ class ConvNet(ExplicitModel):
       x = tf.reduce_mean(x, axis=[2, 3])
     else:
       x = tf.reshape(x, tf.concat([tf.shape(x)[:2], [x.shape[2] * x.shape[3] * x.shape[4]]], 0))
-    return layers.dense(x, weights["dense/kernel"], weights["dense/bias"])
+    return layers.dense(x, weights["dense/kernel"], weights["dense/bias"]) if self._head else x
 
   def get_config(self):
     return {**self._config, "name": self.name}

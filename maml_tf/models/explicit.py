@@ -2,12 +2,13 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import ClassVar
 
 import keras
 import tensorflow as tf
 
 from maml_tf import randomness
-from maml_tf.models import layers
+from maml_tf.models import layers, shapes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +28,18 @@ class ExplicitModel(keras.Model):
   Args:
     input_shape: shape of one example, without batch or task axes.
     specs: dict of weight name -> `WeightSpec`, in layer order.
+
+  Attributes:
+    fixed_variables: variables that no training changes, which an exported artefact has to carry.
+    twice_differentiable: whether every operation is known to have a second derivative; False: it is looked for.
+    layer_kinds: dict of layer name, as in the name scopes of a graph, -> name of its class; for errors.
+    stopped_gradients: "refuse" or "keep", as of `from_keras`.
   """
+
+  fixed_variables = ()
+  twice_differentiable = False
+  layer_kinds: ClassVar = {}
+  stopped_gradients = "refuse"
 
   def __init__(self, input_shape, specs, name=None):
     super().__init__(name=name)
@@ -81,11 +93,31 @@ class ExplicitModel(keras.Model):
     Returns:
       Outputs [n, ...] or [T, n, ...] in the dtype of the weights; logits for classifiers.
     """
-    return self._apply(weights, x, statistics)[0]
+    return self.apply_with_penalty(weights, x, statistics)[0]
 
   def apply_with_statistics(self, weights, x):
     """As `apply`; returns (outputs, statistics), the normalisation statistics of this batch."""
-    return self._apply(weights, x, None)
+    return self.apply_with_penalty(weights, x)[:2]
+
+  def apply_with_penalty(self, weights, x, statistics=None):
+    """As `apply`; returns (outputs, statistics used, penalty).
+
+    The penalty is what the model adds to its loss by itself, regularisers and the like: a scalar, [T] for inputs with a
+    task axis, or None where it adds nothing.
+    """
+    return *self._apply(weights, x, statistics), None
+
+  def starting_weights(self, seed):
+    """What training begins from: fresh weights of a seed."""
+    return self.initial_weights(seed)
+
+  def to_keras(self, weights, statistics=None):
+    """Puts plain weights into this model's own variables; returns the model."""
+    weights = {name: tf.convert_to_tensor(weights[name]) for name in self._specs}
+    self._check_plain(weights)
+    for name, variable in self._variables.items():
+      variable.assign(weights[name])
+    return self
 
   def forward(self, weights, x, normalise):
     """The network itself. Subclasses implement it.
@@ -138,14 +170,7 @@ class ExplicitModel(keras.Model):
 
   def _check_rank(self, x):
     """Whether x has a task axis; an error with the received shape where it fits neither form."""
-    expected = len(self.example_shape)
-    extra = x.shape.rank - expected
-    if extra not in (1, 2) or not x.shape[extra:].is_compatible_with(self.example_shape):
-      raise ValueError(
-        f"{self.name}: expected inputs [n, {_sizes(self.example_shape)}] or "
-        f"[T, n, {_sizes(self.example_shape)}], got shape {tuple(x.shape)}"
-      )
-    return extra == 2
+    return shapes.task_axis(self.name, x, self.example_shape)
 
 
 def initialise(initializer, shape, dtype, seed, name):
@@ -159,7 +184,3 @@ def initializer_with_seed(initializer, seed, name):
   if "seed" not in config:
     return initializer
   return type(initializer).from_config(config | {"seed": randomness.name_to_int(f"{seed}/{name}")})
-
-
-def _sizes(shape):
-  return ", ".join("?" if size is None else str(size) for size in shape)

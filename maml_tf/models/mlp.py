@@ -24,13 +24,18 @@ class MLP(ExplicitModel):
     norm: None, "batch_norm" (shift only) or "layer_norm", before each ReLU. Norm weights are meta-learned and
       not adapted.
     stddev: deviation of the initial weights; the published code's is 0.01.
+    head: False: without the last layer, so that the outputs are the last hidden layer's features.
   """
 
-  def __init__(self, output_dim=1, hidden=(40, 40), input_shape=(1,), norm=None, stddev=0.01, name=None):
+  twice_differentiable = True
+
+  def __init__(self, output_dim=1, hidden=(40, 40), input_shape=(1,), norm=None, stddev=0.01, head=True, name=None):
     check_norm(norm)
-    self._config = dict(output_dim=output_dim, hidden=tuple(hidden), input_shape=input_shape, norm=norm, stddev=stddev)
-    self._num_hidden, self._norm = len(hidden), norm
-    sizes = [math.prod(input_shape), *hidden, output_dim]
+    self._config = dict(
+      output_dim=output_dim, hidden=tuple(hidden), input_shape=input_shape, norm=norm, stddev=stddev, head=head
+    )
+    self._num_hidden, self._norm, self._head = len(hidden), norm, head
+    sizes = [math.prod(input_shape), *hidden, *([output_dim] if head else [])]
     specs = {}
     for i, (size_in, size_out) in enumerate(itertools.pairwise(sizes)):
       specs[f"dense_{i}/kernel"] = WeightSpec((size_in, size_out), keras.initializers.TruncatedNormal(stddev=stddev))
@@ -44,6 +49,8 @@ class MLP(ExplicitModel):
     for i in range(self._num_hidden):
       x = layers.dense(x, weights[f"dense_{i}/kernel"], weights[f"dense_{i}/bias"])
       x = tf.nn.relu(apply_norm(self._norm, weights, i, x, normalise))
+    if not self._head:
+      return x
     last = self._num_hidden
     return layers.dense(x, weights[f"dense_{last}/kernel"], weights[f"dense_{last}/bias"])
 

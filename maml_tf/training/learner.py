@@ -1,21 +1,29 @@
 """What the trainer, the evaluation and the exporter know of an algorithm, and nothing else."""
 
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import tensorflow as tf
 
-from maml_tf import evaluation, export, over_tasks
-from maml_tf.algorithms.maml import move_statistics
+from maml_tf import evaluation, export, over_tasks, randomness
+from maml_tf.algorithms.base import completed
 from maml_tf.training import optimizers
 
 
 @runtime_checkable
 class Learner(Protocol):
-  """An algorithm as pure functions of a state.
+  """An algorithm as pure functions of a state. Derive from it, to have the defaults.
 
   A state is a nested dict of tensors with everything that training changes, optimiser slots included; a seed is an
-  int32 tensor [2]. One that XLA cannot compile says so with an attribute `compiles = False`.
+  int32 tensor [2].
+
+  Attributes:
+    compiles: whether XLA can compile `train_step`.
+    validation_protocol: what the numbers of a validation depend on beside their names; checkpoints are compared only
+      where it is the same.
   """
+
+  compiles: ClassVar[bool] = True
+  validation_protocol: ClassVar[str] = ""
 
   def initial_state(self, seed) -> dict:
     """The state before training, from a Python integer seed."""
@@ -33,12 +41,11 @@ class Learner(Protocol):
     """The artefact that `export.save` writes."""
 
 
-class SupervisedLearner:
+class SupervisedLearner(Learner):
   """The learner that joins this package's parts: a differentiable meta-loss, a distribution of tasks, an optimiser.
 
   Args:
-    algorithm: has `model`, `initial_weights(seed)`, `meta_loss(weights, batch) -> (loss, metrics)` and
-      `evaluate(weights, batch, num_updates)`; `MAML`, for one.
+    algorithm: of `algorithms.base`; `MAML`, for one.
     train_tasks: `TaskDistribution` of the meta-batches.
     eval_tasks: `TaskDistribution` of validation and test; None: the same.
     meta_batch_size: tasks per meta-iteration.
@@ -64,7 +71,7 @@ class SupervisedLearner:
     task_chunk=None,
     stored_dtype=None,
   ):
-    self.algorithm = algorithm
+    self.algorithm = completed(algorithm)
     self.train_tasks = train_tasks
     self.eval_tasks = train_tasks if eval_tasks is None else eval_tasks
     self.meta_batch_size = meta_batch_size
@@ -77,7 +84,7 @@ class SupervisedLearner:
 
   @property
   def compiles(self):
-    return self.train_tasks.compiles
+    return self.train_tasks.compiles and self.algorithm.compiles
 
   def initial_state(self, seed):
     weights = self._initial_weights
@@ -86,27 +93,18 @@ class SupervisedLearner:
     return {"weights": weights, "optimizer": self.optimizer.initial_state(weights)}
 
   def train_step(self, state, seed):
+    weights = state["weights"]
     batch = self.train_tasks.sample(seed, self.meta_batch_size)
-    loss, gradients, metrics = over_tasks.meta_gradients(
-      self.algorithm.meta_loss, state["weights"], batch, self.task_chunk
-    )
-    weights, optimizer = self.optimizer.update(gradients, state["optimizer"], state["weights"])
-    weights, metrics = move_statistics(weights, metrics)
-    norm = tf.linalg.global_norm(list(gradients.values()))
-    return {"weights": weights, "optimizer": optimizer}, {
-      "loss": loss,
-      "gradient_norm": norm,
-      **metrics,
-    }
+    noise = randomness.fold(seed, "algorithm")
+    found = over_tasks.meta_gradients(self.algorithm.meta_loss, weights, batch, self.task_chunk, noise)
+    stepped, optimizer = self.optimizer.update(found.gradients, state["optimizer"], weights)
+    norm = tf.linalg.global_norm(list(found.gradients.values()))
+    state = {"weights": stepped | found.updates, "optimizer": optimizer}
+    return state, {"loss": found.loss, "gradient_norm": norm, **found.metrics}
 
   def evaluate(self, state, seed, num_tasks):
-    return evaluation.evaluate_blocks(
-      lambda batch: self.algorithm.evaluate(state["weights"], batch, self.eval_updates),
-      self.eval_tasks,
-      seed,
-      num_tasks,
-      self.task_chunk,
-    )
+    evaluate_batch = evaluation.of_algorithm(self.algorithm, state["weights"], self.eval_updates)
+    return evaluation.evaluate_blocks(evaluate_batch, self.eval_tasks, seed, num_tasks, self.task_chunk)
 
   def export_module(self, state):
     return export.AdaptationModule(

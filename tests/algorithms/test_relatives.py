@@ -3,10 +3,11 @@
 import numpy as np
 import tensorflow as tf
 from finite_differences import relative_error
-from test_maml import image_batch, mlp, regression_batch, spread
+from meta_batches import image_batch, mlp, regression_batch, spread
 
 from maml_tf import MAML, models
-from maml_tf.algorithms.reptile import Reptile, head_only
+from maml_tf.algorithms.anil import head_only
+from maml_tf.algorithms.reptile import Reptile
 from maml_tf.maml import LearnedStepSizes
 from maml_tf.over_tasks import meta_gradients
 from maml_tf.training import optimizers

@@ -141,9 +141,7 @@ def test_authors_checkpoint_is_at_chance_before_adapting_and_near_its_accuracy_a
 
   @tf.function
   def evaluate():
-    return evaluation.evaluate_blocks(
-      lambda batch: maml.evaluate(weights, batch, 10), episodes, randomness.make_seed(0), 60
-    )
+    return evaluation.evaluate_blocks(evaluation.of_algorithm(maml, weights, 10), episodes, randomness.make_seed(0), 60)
 
   accuracy = evaluate()["accuracy"].numpy().mean(axis=1)
   assert abs(accuracy[0] - 0.2) < 0.08

@@ -13,9 +13,9 @@ import sys
 import numpy as np
 import torch
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "scripts"))
+sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
 
-from torch_maml import TorchMaml, from_torch, images_to_torch, to_torch
+from benchmarks.torch_maml import TorchMaml, from_torch, images_to_torch, to_torch
 
 FILE = pathlib.Path(__file__).with_name("torch_meta_gradients.npz")
 FILTERS, TASKS = 8, 2

@@ -108,7 +108,9 @@ def test_inverted_pixels():
 
 
 def test_too_little_data_is_named():
-  with pytest.raises(UserError, match="--num_classes=7: the data set has only 6 classes"):
+  with pytest.raises(UserError, match=r"Episodes\(ways=7\): the data set has only 6 classes"):
     Episodes(make_bank(), 7, 1, 1)
-  with pytest.raises(UserError, match="class class_0 has 6 images, but 2 shots and 5 queries need 7"):
+  with pytest.raises(
+    UserError, match=r"Episodes\(shots=2\): class class_0 has 6 images, but 2 shots and 5 queries need 7"
+  ):
     Episodes(make_bank(), 2, 2, 5)

@@ -1,41 +1,34 @@
 """Few-shot image classification on Omniglot, miniImageNet and image folders (Finn et al. 2017, section 5.2)."""
 
 import dataclasses
-import pathlib
 
 import tensorflow as tf
 
 from maml_tf import evaluation, models, randomness, tasks
-from maml_tf.datasets import image_folder, locate, miniimagenet, omniglot
+from maml_tf.datasets.records import DATASETS
 from maml_tf.errors import UserError
-from maml_tf.experiments import figures
+from maml_tf.experiments import figures, report
 from maml_tf.experiments.algorithms import make_algorithm
-from maml_tf.experiments.domains.images import plots
-from maml_tf.experiments.presets import published_accuracy, published_queries
+from maml_tf.experiments.domains.images import FIFTEEN, RECIPES, plots, published
+from maml_tf.experiments.experiment import Experiment
 from maml_tf.training import optimizers
 from maml_tf.training.learner import SupervisedLearner
-from maml_tf.training.trainer import Schedule
 
 FC_HIDDEN = (256, 128, 64, 64)  # Finn et al. 2017, appendix A.1: Omniglot without convolutions
-CLIP = 10.0  # cbfinn/maml, maml.py: elementwise, miniImageNet only, at the scale of the summed loss
-FIFTEEN = 15  # Finn et al. 2017, appendix A.1: query images per class, in miniImageNet's training
 EVALUATION_QUERIES = (1, FIFTEEN)
 TABLE_STEPS = (0, 1, 3, 5, 10)
-SHAPES = {"omniglot": (28, 28, 1), "miniimagenet": (84, 84, 3), "folder": (84, 84, 3)}
 
 
-class ImageExperiment:
-  """Everything about a run that is particular to images.
-
-  Image folders are treated as miniImageNet is. Data is loaded split by split, on first use.
+class ImageExperiment(Experiment):
+  """Everything about a run that is particular to images. Data is loaded part by part, on first use.
 
   Args:
     config: `Config`.
   """
 
   def __init__(self, config):
-    self.config = config
-    self.omniglot = config.datasource == "omniglot"
+    super().__init__(config)
+    self.data_set, self.recipe = DATASETS[config.datasource], RECIPES[config.datasource]
     self.model = make_model(config)
     self._evaluated = "test" if config.test_set else "val"
     self._banks = {}
@@ -48,10 +41,7 @@ class ImageExperiment:
     self._possible_queries()
 
   def data_fingerprint(self):
-    """A hash of the training images' names and sizes, for image folders: the datasource does not say which they are."""
-    if self.config.datasource != "folder":
-      return None
-    return locate.contents_hash(pathlib.Path(self.config.data_dir) / "train")
+    return self.data_set.fingerprint(self.config.data_dir)
 
   def learner(self, initial_weights=None, inner_lr=None):
     """The learner that the config names; `inner_lr` overrides the step size. It has tasks only where it trains."""
@@ -61,7 +51,7 @@ class ImageExperiment:
       train_tasks=self._training_tasks() if self._trains else None,
       eval_tasks=self._validation_tasks() if config.train else None,
       meta_batch_size=config.meta_batch_size,
-      optimizer=optimizers.Adam(config.meta_lr, clip_value=None if self.omniglot else CLIP),
+      optimizer=optimizers.Adam(config.meta_lr, clip_value=self.recipe.clip),
       eval_updates=config.eval_updates,
       initial_weights=initial_weights,
       metadata={"config": config.portable()},
@@ -73,10 +63,6 @@ class ImageExperiment:
     """MAML or a relative with that step size."""
     return make_algorithm(self.config, self.model, "crossentropy", inner_lr)
 
-  def schedule(self):
-    """How often to log, validate and keep: a validation costs as much as tens of iterations, a checkpoint nothing."""
-    return Schedule(self.config.iterations, validate_every=1000, checkpoint_every=500, validation_tasks=200)
-
   def on_validation(self):
     """A callback that draws an episode of validation classes into TensorBoard, at every fifth validation and the last.
 
@@ -84,7 +70,7 @@ class ImageExperiment:
     """
 
     def draw(iteration, state, board):
-      if iteration % (5 * self.schedule().validate_every) == 0 or iteration == self.config.iterations:
+      if iteration % (5 * self.config.validate_every) == 0 or iteration == self.config.iterations:
         board.figure(iteration, "episode", plots.episode(self.episode(state["weights"], "val")))
 
     return draw
@@ -103,13 +89,8 @@ class ImageExperiment:
       measured = self._measure(weights, episodes, root)
       summaries = {name: evaluation.summarise(measured[name]) for name in ("accuracy", "loss")}
       lists = {name: {n: v.tolist() for n, v in summary.items()} for name, summary in summaries.items()}
-      results[str(queries)] = {"inner_lr": config.update_lr, **lists}
+      results[str(queries)] = {"inner_lr": config.update_lr if config.applies("update_lr") else None, **lists}
     return results
-
-  def inner_lr(self, results):
-    """The step size to adapt with."""
-    del results
-    return self.config.update_lr
 
   def plots(self, weights, results, directory):
     """Writes the run's plots; returns their paths."""
@@ -119,21 +100,22 @@ class ImageExperiment:
     }
     return figures.save_all(drawn, directory)
 
-  def table(self, results):
-    """Lines of text: the results, beside the published one and the step after which the paper reads it."""
-    last = self.config.eval_updates
-    steps = sorted({step for step in (*TABLE_STEPS, last) if step <= last})
-    header = "".join(f"{f'{step} steps' if step != 1 else '1 step':>15}" for step in steps)
-    lines = [f"Accuracy in %, {self._title()}, 95 % intervals", f"{'':24}{header}"]
+  def report(self, results):
+    """A row for each number of queries, beside the published accuracy and the step after which the paper reads it."""
+    has_steps = self._algorithm_class.has_steps
+    last = self.config.eval_updates if has_steps else 0
+    rows = []
     for queries in self._wanted_queries():
       label = f"{queries:>2} {'query' if queries == 1 else 'queries'} per class"
       if str(queries) in results:
-        mean, ci95 = (results[str(queries)]["accuracy"][name] for name in ("mean", "ci95"))
-        cells = "".join(f"{f'{100 * mean[step]:.2f} ± {100 * ci95[step]:.2f}':>15}" for step in steps)
-        lines.append(f"{label:24}{cells}")
+        accuracy = {n: [100 * v for v in values] for n, values in results[str(queries)]["accuracy"].items()}
+        rows.append(report.Row(label, accuracy["mean"], accuracy["ci95"]))
       else:
-        lines.append(f"{label:24}     left out: {self._too_few()}")
-    return lines + self._published_lines(steps)
+        rows.append(report.Row(label, words=f"left out: {self._too_few()}"))
+    steps = sorted({step for step in (*TABLE_STEPS, last) if step <= last})
+    published_rows, notes = self._published_rows()
+    title = f"Accuracy in %, {self._title()}, 95 % intervals"
+    return report.Report(title, rows + published_rows, steps, notes, has_steps)
 
   def episode(self, weights, part, shown_queries=5):
     """One task of held-out classes, and what is predicted before and after adapting to it.
@@ -145,7 +127,7 @@ class ImageExperiment:
 
     Returns:
       Dict of NumPy arrays: "support_x" [N * K, H, W, C], "support_y" [N * K], "query_x" [N * Q, H, W, C], "query_y"
-      [N * Q], "before" and "after" [N * Q] (predicted classes); and "steps", the number of gradient steps.
+      [N * Q], "before" and "after" [N * Q] (predicted classes); and "steps", the number of gradient steps, or None.
     """
     config = self.config
     shots = config.update_batch_size
@@ -153,24 +135,26 @@ class ImageExperiment:
     # A seed of the figure, not of the run: figures of different runs show the same classes.
     batch = episodes.sample(randomness.fold(randomness.make_seed(0), "figure"), 1)
     algorithm = self.algorithm(config.update_lr)
+    noise = randomness.make_seed(0)
     before, after = (
-      algorithm.adapt_final(weights, batch.support_x, batch.support_y, steps) for steps in (0, config.eval_updates)
+      algorithm.adapt_final(weights, batch.support_x, batch.support_y, steps, noise)
+      for steps in (0, config.eval_updates)
     )
     arrays = {name: getattr(batch, name)[0].numpy() for name in ("support_x", "support_y", "query_x", "query_y")}
     predicted = {
       name: tf.argmax(algorithm.predict(w, batch.query_x), axis=-1)[0].numpy()
       for name, w in (("before", before), ("after", after))
     }
-    return arrays | predicted | {"steps": config.eval_updates}
+    return arrays | predicted | {"steps": config.eval_updates if algorithm.has_steps else None}
 
   @property
   def _trains(self):
-    return self.config.train and self.config.method != "random"
+    return self.config.train and self.config.description.trains
 
   def _training_tasks(self):
-    """Published: as many queries as shots for Omniglot (cbfinn/maml, main.py), 15 for miniImageNet."""
+    """With as many queries as the recipe has; as many as shots where it says nothing (cbfinn/maml, main.py)."""
     shots = self.config.training_shots
-    return self._episodes("train", shots, shots if self.omniglot else FIFTEEN)
+    return self._episodes("train", shots, self.recipe.training_queries or shots)
 
   def _validation_tasks(self):
     """15 queries, for less noise in the choice of the best checkpoint; fewer where there are not so many images."""
@@ -178,12 +162,15 @@ class ImageExperiment:
     return self._episodes("val", shots, min(FIFTEEN, self._images_left("val", shots)))
 
   def _episodes(self, part, shots, queries):
-    bank = self._bank(part)
-    return tasks.Episodes(bank, self.config.num_classes, shots, queries, rotations=self.omniglot, invert=self.omniglot)
+    bank, data_set = self._bank(part), self.data_set
+    return tasks.Episodes(
+      bank, self.config.num_classes, shots, queries, rotations=data_set.rotations, invert=data_set.invert
+    )
 
   def _bank(self, part):
     if part not in self._banks:
-      bank = load_bank(self.config, part)
+      config = self.config
+      bank = self.data_set.load(config.data_dir, part, config.split, config.image_size)
       # One tensor for all distributions of tasks from these classes.
       self._banks[part] = dataclasses.replace(bank, images=tf.constant(bank.images))
     return self._banks[part]
@@ -220,7 +207,7 @@ class ImageExperiment:
     config = self.config
     algorithm = self.algorithm(config.update_lr)
     return evaluation.evaluate_with_progress(
-      lambda batch: algorithm.evaluate(weights, batch, config.eval_updates),
+      evaluation.of_algorithm(algorithm, weights, config.eval_updates),
       episodes,
       seed,
       config.eval_tasks,
@@ -228,31 +215,36 @@ class ImageExperiment:
       label="evaluating",
     )
 
+  @property
+  def _algorithm_class(self):
+    return self.config.description.load()
+
   def _title(self):
     config = self.config
     split = "test" if config.test_set else "validation"
     ways = f"{config.num_classes}-way {config.update_batch_size}-shot"
-    rate = "learned step sizes" if config.learner == "metasgd" else f"alpha {config.update_lr:g}"
-    learner = f"{config.trained_with}, {rate}"
-    return f"{config.datasource} {ways}, {learner}, {config.eval_tasks} {split} tasks"
+    rate = []
+    if config.applies("update_lr"):
+      rate = ["learned step sizes" if config.method == "metasgd" else f"alpha {config.update_lr:g}"]
+    return ", ".join([f"{config.datasource} {ways}", config.method, *rate, f"{config.eval_tasks} {split} tasks"])
 
   def _published(self):
-    """(accuracy, step) of the paper's cell, or None."""
-    found = published_accuracy(self.config, self.config.update_batch_size)
-    return found if found is not None and found[1] <= self.config.eval_updates else None
+    """The `published.Cell` that the run reproduces, where the evaluation goes as far; or None."""
+    found = published.cell(self.config, self.config.update_batch_size)
+    return found if found is not None and found.step <= self.config.eval_updates else None
 
-  def _published_lines(self, steps):
-    if self._published() is None:
-      return []
-    accuracy, read_at = self._published()
-    cells = "".join(f"{f'{100 * accuracy:.2f}       ' if step == read_at else '':>15}" for step in steps).rstrip()
+  def _published_rows(self):
+    """(rows, notes) of the published accuracy."""
+    cell = self._published()
+    if cell is None:
+      return [], []
     shots = self.config.update_batch_size
-    queries = published_queries(self.config.datasource, shots)
-    return [
-      f"{'published (table 1)':24}{cells}".rstrip(),
-      f"The published {100 * accuracy:g} % is read after {read_at} steps, on test tasks with {queries} "
-      f"{'query' if queries == 1 else 'queries'} per class{', to judge by its interval' if queries < shots else ''}.",
-    ]
+    queries = published.queries(self.config.datasource, shots)
+    note = (
+      f"The published {100 * cell.accuracy:g} % is read after {cell.step} steps, on test tasks with "
+      f"{report.count_of(queries, 'query')} per class{', to judge by its interval' if queries < shots else ''}."
+    )
+    return [report.Row("published (table 1)", {cell.step: 100 * cell.accuracy})], [note]
 
 
 def make_model(config):
@@ -262,34 +254,16 @@ def make_model(config):
     UserError: an architecture that cannot be.
   """
   norm = None if config.norm == "None" else config.norm
-  shape = SHAPES[config.datasource]
+  shape = DATASETS[config.datasource].shape(config.image_size)
+  head = config.description.load().needs_head
   if not config.conv:
-    return models.MLP(config.num_classes, FC_HIDDEN, shape, norm=norm, stddev=config.init_stddev)
+    return models.MLP(config.num_classes, FC_HIDDEN, shape, norm=norm, stddev=config.init_stddev, head=head)
   return models.ConvNet(
     config.num_classes,
     config.num_filters,
     shape,
     norm=norm,
     max_pool=config.max_pool,
-    # cbfinn/maml, maml.py: the head hangs on the data set, with max-pooling or without.
-    global_pool=config.datasource == "omniglot",
+    global_pool=head and RECIPES[config.datasource].global_pool,
+    head=head,
   )
-
-
-def load_bank(config, part):
-  """The `ImageBank` of one split, "train", "val" or "test", and of no other.
-
-  Raises:
-    UserError: the data is not there, or not as it should be.
-  """
-  if config.datasource == "omniglot":
-    omniglot.prepare(config.data_dir)  # may make the folder that the cache lies in
-  cache = locate.cache_folder(config.data_dir)
-  if config.datasource == "miniimagenet":
-    return miniimagenet.load(config.data_dir, cache, part)
-  if config.datasource == "folder":
-    image_folder.check_disjoint(config.data_dir)
-    return image_folder.load(config.data_dir, cache, part, SHAPES["folder"][:2], SHAPES["folder"][2])
-  bank = omniglot.load(config.data_dir, cache)
-  names = dict(zip(locate.SPLITS, omniglot.split(bank, config.split), strict=True))
-  return bank.select(names[part])

@@ -3,6 +3,8 @@
 import numpy as np
 from matplotlib.figure import Figure
 
+from maml_tf.experiments import report
+
 MOST_CLASSES, MOST_IMAGES = 10, 5  # what a figure has room for, support and query images each
 RIGHT, WRONG = "tab:green", "tab:red"
 
@@ -14,19 +16,16 @@ def accuracy_against_steps(results, title, chance, published=None):
     results: of `ImageExperiment.evaluate`.
     title: text above.
     chance: accuracy of a guess.
-    published: None, or (accuracy, step) of the paper.
+    published: None, or the paper's `published.Cell`.
   """
   figure = Figure(figsize=(6.4, 4.2), layout="constrained")
   axis = figure.subplots()
   for queries, result in results.items():
     mean, ci95 = (100 * np.array(result["accuracy"][name], np.float64) for name in ("mean", "ci95"))
-    steps = np.arange(len(mean))
-    (line,) = axis.plot(
-      steps, mean, marker=".", label=f"{queries} {'query' if queries == '1' else 'queries'} per class"
-    )
-    axis.fill_between(steps, mean - ci95, mean + ci95, color=line.get_color(), alpha=0.2, linewidth=0)
+    label = f"{queries} {'query' if queries == '1' else 'queries'} per class"
+    report.curve(axis, mean, ci95, across=1, label=label)
   if published is not None:
-    axis.plot(published[1], 100 * published[0], "k*", markersize=10, label="published")
+    axis.plot(published.step, 100 * published.accuracy, "k*", markersize=10, label="published")
   axis.axhline(100 * chance, color="tab:gray", linestyle=":", label="chance")
   axis.set_title(title, fontsize=9)
   axis.set_xlabel("gradient steps")
@@ -83,9 +82,12 @@ def episode(content):
     for axis, i in zip(axes[label, support.shape[1] :], query[label], strict=True):
       _draw_image(axis, content["query_x"][i])
       before, after = content["before"][i], content["after"][i]
-      axis.set_title(f"{before} → {after}", fontsize=8, color=RIGHT if after == label else WRONG, pad=2)
+      shown = after if content["steps"] is None else f"{before} → {after}"
+      axis.set_title(shown, fontsize=8, color=RIGHT if after == label else WRONG, pad=2)
   axes[0, 0].set_title("support", fontsize=8, pad=2)
-  figure.suptitle(f"Queries: class predicted before → after {content['steps']} gradient steps", fontsize=9)
+  steps = content["steps"]
+  said = "class predicted" if steps is None else f"class predicted before → after {steps} gradient steps"
+  figure.suptitle(f"Queries: {said}", fontsize=9)
   return figure
 
 

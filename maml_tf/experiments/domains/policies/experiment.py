@@ -5,21 +5,15 @@ import tensorflow as tf
 
 from maml_tf import evaluation, progress, randomness, tracing
 from maml_tf.errors import UserError
-from maml_tf.experiments import figures
-from maml_tf.experiments.domains.policies import plots
-from maml_tf.experiments.presets import (
-  PUBLISHED_RETURNS,
-  RL_DEFAULT_TEST_TRANSITIONS,
-  RL_LATER_STEPS,
-  RL_PRESETS,
-  RL_TEST_TRANSITIONS,
-)
+from maml_tf.experiments import figures, report
+from maml_tf.experiments.domains import policies as records
+from maml_tf.experiments.domains.policies import plots, published
+from maml_tf.experiments.experiment import Experiment
 from maml_tf.rl import environments, policies, rendering, vpg
 from maml_tf.rl.meta_trpo import GradientSteps, MetaPolicySearch
 from maml_tf.rl.settings import Curvature, Evaluation, InnerLoop, Sampling
 from maml_tf.rl.trpo import TRPO
 from maml_tf.training import optimizers
-from maml_tf.training.trainer import Schedule
 
 IN_THE_GRAPH = {
   "point": environments.PointNavigation,
@@ -28,12 +22,9 @@ IN_THE_GRAPH = {
 }
 TASKS_AT_A_TIME = 40  # in an evaluation
 PPO_STEPS, PPO_CLIP = 5, 0.3  # jonasrothfuss/ProMP, run_scripts/pro-mp_run_mujoco.py
-# Meta-iterations between looks at the progress; a validation is as many rollouts as several meta-iterations.
-SCHEDULES = {"point": dict(validate_every=20, checkpoint_every=10, validation_tasks=40)}
-DEFAULT_SCHEDULE = dict(validate_every=25, checkpoint_every=5, validation_tasks=20)
 
 
-class ReinforcementExperiment:
+class PolicyExperiment(Experiment):
   """Everything about a run that is particular to reinforcement learning.
 
   Args:
@@ -44,7 +35,7 @@ class ReinforcementExperiment:
   evaluates_best = True
 
   def __init__(self, config):
-    self.config = config
+    super().__init__(config)
     self.environment = make_environment(config)
     self.model = policies.make_policy(self.environment)
     learner = self.learner()
@@ -63,17 +54,17 @@ class ReinforcementExperiment:
     """Ends the simulator's processes."""
     self.environment.close()
 
-  def data_fingerprint(self):
-    """None: the datasource says it all."""
-
   def algorithm(self, inner_lr):
     """`MetaPolicySearch` with that step size."""
     return self.learner(inner_lr=inner_lr)
 
+  def fresh_weights(self):
+    return self.model.initial_weights(0), ()
+
   def learner(self, initial_weights=None, inner_lr=None):
     """MAML; or for a baseline one policy for all tasks, each rollout with a goal of its own."""
     config = self.config
-    meta = config.method == "maml"
+    meta = config.description.meta_learns
     first = config.update_lr if inner_lr is None else inner_lr
     return MetaPolicySearch(
       self.model,
@@ -91,11 +82,6 @@ class ReinforcementExperiment:
       initial_weights=initial_weights,
       metadata={"config": config.portable()},
     )
-
-  def schedule(self):
-    """How often to log, validate and keep."""
-    settings = SCHEDULES.get(self.config.datasource, DEFAULT_SCHEDULE)
-    return Schedule(self.config.iterations, log_every=1, **settings)
 
   def on_validation(self):
     """A callback that draws 2D trajectories into TensorBoard; None where there are none to draw."""
@@ -159,7 +145,7 @@ class ReinforcementExperiment:
 
   def plots(self, weights, results, directory):
     """Writes the run's plots; returns their paths."""
-    drawn = {"returns": plots.returns_against_steps({self.config.trained_with: results}, self.config.datasource)}
+    drawn = {"returns": plots.returns_against_steps({self.config.method: results}, self.config.datasource)}
     if self.config.datasource == "point":
       drawn["trajectories"] = plots.trajectories(self.paths(weights))
     written = figures.save_all(drawn, directory)
@@ -182,38 +168,31 @@ class ReinforcementExperiment:
       paths.append(drawn)
     return paths
 
-  def table(self, results):
-    """Lines of text: the returns, beside the published ones."""
+  def report(self, results):
+    """The returns, beside the published ones."""
     config, mean, ci95 = self.config, results["return"]["mean"], results["return"]["ci95"]
-    steps = range(len(mean))
-    header = "".join(f"{f'{step} steps' if step != 1 else '1 step':>18}" for step in steps)
-    split = "test" if config.test_set else "validation"
-    cells = "".join(f"{f'{mean[step]:.2f} ± {ci95[step]:.2f}':>18}" for step in steps)
-    lines = [
-      f"Return, {config.datasource}, {config.trained_with}, {config.eval_tasks} {split} goals, "
-      f"{results['rollouts_per_task']} rollouts each, 95 % intervals",
-      f"{'':24}{header}",
-      f"{f'step sizes {_sizes(results)}':24}{cells}",
-    ]
-    published = PUBLISHED_RETURNS.get(config.datasource, {}).get(config.trained_with)
-    if published:
-      cells = "".join(f"{f'{m:.2f} ± {c:.2f}':>18}" for m, c in zip(*published, strict=True))
-      lines += [f"{'published':24}{cells}"]
+    sizes = ", ".join(f"{size:g}" for size in results["step_sizes"])
+    rows, notes = [report.Row(f"step sizes {sizes}", mean, ci95)], []
+    there = published.RETURNS.get(config.datasource, {}).get(config.method)
+    if there:
+      rows.append(report.Row("published", *there))
       if config.datasource not in IN_THE_GRAPH:
-        lines += ["Published with MuJoCo 1.31: the share of the gap to the oracle carries over, returns may not."]
-    return lines
+        notes = ["Published with MuJoCo 1.31: the share of the gap to the oracle carries over, returns may not."]
+    split = "test" if config.test_set else "validation"
+    title = (
+      f"Return, {config.datasource}, {config.method}, {config.eval_tasks} {split} goals, "
+      f"{results['rollouts_per_task']} rollouts each, 95 % intervals"
+    )
+    return report.Report(title, rows, list(range(len(mean))), notes, width=18)
 
   def _step_sizes(self, first):
-    """The first update's step size, then half of it (cbfinn/maml_rl, first_order_optimizer.py); see the presets."""
-    return [first, first * RL_LATER_STEPS.get(self.config.datasource, 0.5)]
+    return records.test_step_sizes(self.config.datasource, first)
 
   def _evaluation_rollouts(self):
-    """Rollouts of each goal for each gradient: the published number of transitions."""
-    transitions = RL_TEST_TRANSITIONS.get(self.config.datasource, RL_DEFAULT_TEST_TRANSITIONS)
-    return transitions // RL_PRESETS[self.config.datasource]["horizon"]
+    return records.test_rollouts(self.config.datasource)
 
   def _published_goals(self):
-    if self.config.datasource not in PUBLISHED_RETURNS:
+    if self.config.datasource not in published.RETURNS:
       return np.zeros([0, self.environment.goal_dim], np.float32)
     from maml_tf.rl.envs import published_test_goals
 
@@ -263,7 +242,3 @@ def make_outer(config):
     return TRPO(max_kl=config.max_kl, hvp=config.hvp)
   adam = optimizers.Adam(config.meta_lr)
   return GradientSteps(adam) if config.outer == "vpg" else GradientSteps(adam, PPO_STEPS, PPO_CLIP)
-
-
-def _sizes(results):
-  return ", ".join(f"{size:g}" for size in results["step_sizes"])

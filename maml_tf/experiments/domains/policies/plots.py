@@ -3,21 +3,15 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from maml_tf.experiments.presets import PUBLISHED_RETURNS
-
-METHOD_STYLES = {
-  "maml": ("tab:blue", "MAML"),
-  "pretrain": ("tab:red", "pretrained"),
-  "random": ("tab:gray", "random"),
-  "oracle": ("black", "oracle"),
-}
+from maml_tf.experiments import methods, report
+from maml_tf.experiments.domains.policies import published
 
 
 def returns_against_steps(results_by_method, datasource):
   """The paper's figures 4 and 5: returns after 0, 1, ... steps, 95 % intervals shaded, published curves dashed.
 
   Args:
-    results_by_method: method -> results of `ReinforcementExperiment.evaluate`.
+    results_by_method: method -> results of `PolicyExperiment.evaluate`.
     datasource: whose published curves stand beside them.
   """
   figure = Figure(figsize=(6.4, 4.4), layout="constrained")
@@ -46,31 +40,20 @@ def returns_of_tasks(results_by_task):
 def draw_returns(axis, results_by_method, datasource):
   """Draws the curves of `returns_against_steps` into one axis."""
   most = max(len(r["return"]["mean"]) for r in results_by_method.values()) - 1
-  published = PUBLISHED_RETURNS.get(datasource, {})
-  for method, (color, label) in METHOD_STYLES.items():
-    if method in results_by_method:
-      summary = results_by_method[method]["return"]
-      _curve(axis, summary["mean"], summary["ci95"], most, color=color, label=label, marker=".")
-    if method in published:
-      mean, ci95 = published[method]
-      _curve(axis, mean, ci95, most, color=color, label=f"{label}, published", linestyle="--", alpha=0.7, shade=False)
+  there = published.RETURNS.get(datasource, {})
+  for method in methods.in_order({**results_by_method, **there}):
+    style = dict(color=method.color, across=most)
+    if method.name in results_by_method:
+      summary = results_by_method[method.name]["return"]
+      report.curve(axis, summary["mean"], summary["ci95"], label=method.title, **style)
+    if method.name in there:
+      mean, _ = there[method.name]
+      report.curve(axis, mean, label=f"{method.title}, published", linestyle="--", marker=None, alpha=0.7, **style)
   axis.set_title(datasource, fontsize=10)
   axis.set_xlabel("gradient steps")
   axis.set_ylabel("return")
   axis.set_xticks(range(most + 1))
   axis.grid(alpha=0.25)
-
-
-def _curve(axis, mean, ci95, most, shade=True, **style):
-  """One method's curve; a single value, of a method that does not adapt, is a line across."""
-  mean, ci95 = np.asarray(mean), np.asarray(ci95)
-  if len(mean) == 1:
-    mean, ci95 = np.repeat(mean, most + 1), np.repeat(ci95, most + 1)
-    style.pop("marker", None)
-  steps = np.arange(len(mean))
-  axis.plot(steps, mean, **style)
-  if shade:
-    axis.fill_between(steps, mean - ci95, mean + ci95, color=style["color"], alpha=0.15, linewidth=0)
 
 
 def trajectories(paths):

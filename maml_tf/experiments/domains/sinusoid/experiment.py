@@ -3,21 +3,20 @@
 import tensorflow as tf
 
 from maml_tf import evaluation, models, randomness, tasks, tracing
-from maml_tf.algorithms.pretraining import Pretraining, best_step_size
-from maml_tf.experiments import figures
+from maml_tf.algorithms.pretraining import best_step_size
+from maml_tf.experiments import figures, report
 from maml_tf.experiments.algorithms import make_algorithm
-from maml_tf.experiments.domains.sinusoid import plots
-from maml_tf.experiments.presets import PUBLISHED_SINUSOID
+from maml_tf.experiments.domains.sinusoid import plots, published
+from maml_tf.experiments.experiment import Experiment
 from maml_tf.training import optimizers
 from maml_tf.training.learner import SupervisedLearner
-from maml_tf.training.trainer import Schedule
 
 EVALUATION_SHOTS = (5, 10, 20)  # Finn et al. 2017, appendix: trained with 10, evaluated with 5, 10 and 20
 # Step sizes of the baselines in training, near what tuning finds: only their validation curves depend on them.
 UNTUNED_LR = {"pretrain": 0.01, "oracle": 0.0001, "random": 0.01}
 
 
-class SinusoidExperiment:
+class SinusoidExperiment(Experiment):
   """Everything about a run that is particular to sinusoids.
 
   Args:
@@ -25,15 +24,9 @@ class SinusoidExperiment:
   """
 
   def __init__(self, config):
-    self.config = config
+    super().__init__(config)
     self.oracle = config.method == "oracle"
     self.model = make_model(config)
-
-  def load_data(self):
-    """Nothing: sine waves are drawn inside the graph."""
-
-  def data_fingerprint(self):
-    """None: the datasource says it all."""
 
   def learner(self, initial_weights=None, inner_lr=None):
     """The learner that the config names; `inner_lr` overrides the step size (tuned, for a baseline)."""
@@ -52,14 +45,8 @@ class SinusoidExperiment:
     )
 
   def algorithm(self, inner_lr):
-    """MAML or a relative with that step size; a baseline, where the config names one."""
-    if self.config.method == "maml":
-      return make_algorithm(self.config, self.model, "mse", inner_lr)
-    return Pretraining(self.model, "mse", inner_lr, bn_mode=self.config.bn_mode)
-
-  def schedule(self):
-    """How often to log, validate and keep: an iteration takes half a millisecond, a validation two hundred."""
-    return Schedule(self.config.iterations, validate_every=5000, checkpoint_every=1000)
+    """The method's, on the squared error."""
+    return make_algorithm(self.config, self.model, "mse", inner_lr)
 
   def on_validation(self):
     """A callback that draws fits on held-out sine waves into TensorBoard, at every third validation and the last."""
@@ -99,31 +86,26 @@ class SinusoidExperiment:
     return figures.save_all(
       {
         "fits": plots.fits_on_held_out(self, weights, rate),
-        "mse": plots.mse_against_steps({self.config.trained_with: results}),
+        "mse": plots.mse_against_steps({self.config.method: results}),
       },
       directory,
     )
 
-  def table(self, results):
-    """Lines of text: the results, beside the published ones."""
+  def report(self, results):
+    """A row for each number of shots, beside the published ones."""
     config = self.config
-    steps = sorted({step for step in (0, 1, 5, 10, config.eval_updates) if step <= config.eval_updates})
-    header = "".join(f"{f'{step} steps' if step != 1 else '1 step':>15}" for step in steps)
-    lines = [
-      f"Mean squared error, {config.trained_with}, {config.eval_tasks} {'test' if config.test_set else 'validation'} "
-      f"tasks, {config.eval_queries} query points each, 95 % intervals",
-      f"{'':24}{header}",
-    ]
+    rows = []
     for shots, result in results.items():
-      mean, ci95 = result["mse"]["mean"], result["mse"]["ci95"]
-      cells = "".join(f"{f'{mean[step]:.2f} ± {ci95[step]:.2f}':>15}" for step in steps)
-      label = f"{shots:>2} shots, alpha {result['inner_lr']:g}"
-      lines.append(f"{label:24}{cells}")
-      published = PUBLISHED_SINUSOID.get(config.trained_with, {}) if shots == "5" else {}
-      if published:
-        cells = "".join(f"{f'{published[s]:.2f}       ' if s in published else '':>15}" for s in steps)
-        lines.append(f"{'   published (table 2)':24}{cells}".rstrip())
-    return lines
+      mse = result["mse"]
+      rows.append(report.Row(f"{shots:>2} shots, alpha {result['inner_lr']:g}", mse["mean"], mse["ci95"]))
+      if shots == "5" and config.method in published.MSE:
+        rows.append(report.Row("   published (table 2)", published.MSE[config.method]))
+    title = (
+      f"Mean squared error, {config.method}, {config.eval_tasks} {'test' if config.test_set else 'validation'} "
+      f"tasks, {config.eval_queries} query points each, 95 % intervals"
+    )
+    steps = sorted({step for step in (0, 1, 5, 10, config.eval_updates) if step <= config.eval_updates})
+    return report.Report(title, rows, steps)
 
   def fit(self, weights, inner_lr, shots, grid, index=0, half=None, steps=(0, 1, 10)):
     """One held-out sine wave and its fits after some numbers of steps.
@@ -167,7 +149,7 @@ class SinusoidExperiment:
     def evaluate(rate, seed):
       algorithm = self.algorithm(rate)
       return evaluation.evaluate_blocks(
-        lambda batch: algorithm.evaluate(weights, batch, config.eval_updates),
+        evaluation.of_algorithm(algorithm, weights, config.eval_updates),
         self._tasks(shots, config.eval_queries),
         seed,
         config.eval_tasks,

@@ -3,20 +3,13 @@
 import numpy as np
 from matplotlib.figure import Figure
 
+from maml_tf.experiments import methods, report
+
 GRID = np.linspace(-5.0, 5.0, 201)
 STEP_STYLES = {
   0: ("tab:green", ":", "before"),
   1: ("tab:orange", "--", "1 step"),
   10: ("tab:blue", "-", "10 steps"),
-}
-METHOD_STYLES = {  # in the paper's order, from worst to best
-  "random": ("tab:gray", "random initialisation"),
-  "pretrain": ("tab:red", "pretrained"),
-  "maml": ("tab:blue", "MAML"),
-  "anil": ("tab:green", "ANIL"),
-  "metasgd": ("tab:purple", "Meta-SGD"),
-  "reptile": ("tab:orange", "Reptile"),
-  "oracle": ("black", "oracle"),
 }
 
 
@@ -48,7 +41,7 @@ def figure_2(experiments, index=1):
       rate = step_sizes[shots]
       draw_fit(axes[row, column], experiment.fit(weights, rate, shots, GRID, index, half))
       if row == 0:
-        axes[row, column].set_title(f"{METHOD_STYLES[method][1]}, K = {shots}, step size {rate:g}", fontsize=10)
+        axes[row, column].set_title(f"{methods.METHODS[method].title}, K = {shots}, step size {rate:g}", fontsize=10)
     axes[row, 0].set_ylabel("points from the whole range" if half is None else "points from the right half")
   axes[0, 0].legend(loc="lower left", fontsize=8)
   return figure
@@ -75,17 +68,13 @@ def mse_against_steps(results_by_method):
   figure = Figure(figsize=(4.6 * len(shots), 3.8), layout="constrained")
   axes = np.atleast_1d(figure.subplots(1, len(shots), sharey=True))
   for axis, k in zip(axes, shots, strict=True):
-    for method, (color, label) in METHOD_STYLES.items():
-      if method not in results_by_method:
-        continue
-      result = results_by_method[method][k]
-      mean, ci95 = np.array(result["mse"]["mean"]), np.array(result["mse"]["ci95"])
-      steps = np.arange(len(mean))
-      axis.plot(steps, mean, color=color, marker=".", label=f"{label}, step size {result['inner_lr']:g}")
-      axis.fill_between(steps, mean - ci95, mean + ci95, color=color, alpha=0.2, linewidth=0)
+    for method in methods.in_order(results_by_method):
+      result = results_by_method[method.name][k]
+      label = f"{method.title}, step size {result['inner_lr']:g}"
+      line = report.curve(axis, result["mse"]["mean"], result["mse"]["ci95"], color=method.color, label=label)
     axis.set_title(f"{k} shots", fontsize=10)
     axis.set_xlabel("gradient steps")
-    axis.set_xticks(steps)
+    axis.set_xticks(line.get_xdata())
     axis.set_ylim(bottom=0)
     axis.grid(alpha=0.25)
     axis.legend(fontsize=8, loc="center right", bbox_to_anchor=(1.0, 0.65))  # between the curves, over none

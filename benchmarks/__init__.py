@@ -1,0 +1,1 @@
+"""Speed and memory beside others. PyTorch is imported here only; the package itself never imports this one."""

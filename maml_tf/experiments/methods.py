@@ -1,0 +1,177 @@
+"""Every method of learning to learn, described once. Imports no TensorFlow.
+
+One word, method, for two flags: the published code calls some of them baselines (`--baseline`), the others are learners
+(`--learner`). A class outside of the package is a method as well: `--learner=module:Class`.
+"""
+
+import dataclasses
+import importlib
+import sys
+from collections.abc import Mapping
+
+from maml_tf.errors import UserError
+
+REGRESSION, CLASSIFICATION, POLICIES = "regression", "classification", "policies"
+
+_INNER_LOOP = ("update_lr", "num_updates", "loss_reduction", "bn_mode", "mixed_precision")
+_SECOND_ORDER = ("stop_grad", "checkpoint_inner_steps")
+_FINE_TUNED = ("loss_reduction", "bn_mode")
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+  """A method: what it is called, what it is made by, and what it can be told.
+
+  Attributes:
+    name: of the flag, of run directories and of results.
+    title: in tables and legends.
+    implementation: "module:Class" of an `algorithms.base.Algorithm`, made from (model, loss, **settings). Policies have
+      a learner of their own.
+    kinds: of the domains that it is for.
+    shaped_by: settings that shape its training.
+    evaluated_with: settings that count in its evaluation only.
+    flag: "learner" or "baseline".
+    defaults: what it has in place of a domain's defaults, where the domain has the setting.
+    keeps_averages: whether it can normalise by averages over training (`--bn_mode=running`).
+    hashed: what a run's hash has beside its settings.
+    color: in figures.
+  """
+
+  name: str
+  title: str
+  implementation: str
+  kinds: tuple
+  shaped_by: tuple = ()
+  evaluated_with: tuple = ()
+  flag: str = "learner"
+  defaults: Mapping = dataclasses.field(default_factory=dict)
+  keeps_averages: bool = False
+  hashed: Mapping = dataclasses.field(default_factory=dict)
+  color: str = "tab:brown"
+
+  @property
+  def settings(self):
+    """Names of the settings that it has, of those that a method may have or lack."""
+    return (*self.shaped_by, *self.evaluated_with)
+
+  @property
+  def meta_learns(self):
+    """Whether its meta-iterations are those of `--metatrain_iterations`."""
+    return self.flag == "learner"
+
+  @property
+  def trains(self):
+    return self.name != "random"
+
+  @property
+  def run_name(self):
+    """Its name in a run directory's: without what file systems do not like."""
+    return self.name.replace(":", "-")
+
+  def load(self):
+    """The class.
+
+    Raises:
+      UserError: there is no such module or class.
+    """
+    module, _, name = self.implementation.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+_STEPS = ("eval_updates",)
+# From the weakest to the strongest in the paper's figures, which is the order of legends and tables.
+METHODS = {
+  method.name: method
+  for method in (
+    Method(
+      "random", "random initialisation", "maml_tf.algorithms.pretraining:Pretraining",
+      (REGRESSION, CLASSIFICATION, POLICIES), shaped_by=(*_FINE_TUNED, "mixed_precision"),
+      evaluated_with=("update_lr", *_STEPS), flag="baseline", color="tab:gray",
+    ),
+    Method(
+      "pretrain", "pretrained on all tasks", "maml_tf.algorithms.pretraining:Pretraining", (REGRESSION, POLICIES),
+      shaped_by=_FINE_TUNED, evaluated_with=("update_lr", *_STEPS), flag="baseline", color="tab:red",
+    ),
+    Method(
+      "maml", "MAML", "maml_tf.algorithms.maml:MAML", (REGRESSION, CLASSIFICATION, POLICIES),
+      shaped_by=(*_INNER_LOOP, *_SECOND_ORDER, "inner"), evaluated_with=("train_update_lr", *_STEPS), color="tab:blue",
+      keeps_averages=True,
+    ),
+    Method(
+      "anil", "ANIL", "maml_tf.algorithms.anil:ANIL", (REGRESSION, CLASSIFICATION),
+      shaped_by=(*_INNER_LOOP, *_SECOND_ORDER), evaluated_with=("train_update_lr", *_STEPS), color="tab:green",
+      keeps_averages=True,
+    ),
+    Method(
+      "metasgd", "Meta-SGD", "maml_tf.algorithms.metasgd:MetaSGD", (REGRESSION, CLASSIFICATION),
+      shaped_by=(*_INNER_LOOP, *_SECOND_ORDER), evaluated_with=_STEPS, color="tab:purple",
+      keeps_averages=True,
+    ),
+    # First order by nature; its runs are older than that it has no such setting.
+    Method(
+      "reptile", "Reptile", "maml_tf.algorithms.reptile:Reptile", (REGRESSION, CLASSIFICATION), shaped_by=_INNER_LOOP,
+      evaluated_with=("train_update_lr", *_STEPS), hashed={"stop_grad": False}, color="tab:orange",
+      keeps_averages=True,
+    ),
+    Method(
+      "protonet", "prototypical networks", "maml_tf.algorithms.prototypical:Prototypical", (CLASSIFICATION,),
+      shaped_by=("bn_mode",), defaults={"max_pool": True}, color="tab:cyan",
+    ),
+    Method(
+      "oracle", "oracle", "maml_tf.algorithms.pretraining:Pretraining", (REGRESSION, POLICIES), shaped_by=_FINE_TUNED,
+      evaluated_with=("update_lr", *_STEPS), flag="baseline", color="black",
+    ),
+  )
+}  # fmt: skip
+NO_BASELINE = "None"
+
+
+def named(flag, name):
+  """The method of that flag and name; one of the user's own for "module:Class".
+
+  Raises:
+    UserError: there is none.
+  """
+  if flag == "learner" and ":" in name:
+    return _plug_in(name)
+  found = METHODS.get(name)
+  if found is None or found.flag != flag:
+    raise UserError(f"--{flag}={name}: expected one of {', '.join(names(flag))}")
+  return found
+
+
+def names(flag, kind=None):
+  """What a flag can be, in a domain of that kind (None: anywhere)."""
+  there = [m.name for m in METHODS.values() if m.flag == flag and (kind is None or kind in m.kinds)]
+  if flag == "baseline":
+    return [NO_BASELINE, *there]
+  return there if kind == POLICIES else [*there, "module:Class"]
+
+
+def in_order(names_of_methods):
+  """The `Method`s of names, the known ones from the weakest to the strongest, then the others."""
+  known = [method for name, method in METHODS.items() if name in names_of_methods]
+  others = [name for name in names_of_methods if name not in METHODS]
+  return known + [Method(name, name.partition(":")[2] or name, name, ()) for name in others]
+
+
+def _plug_in(name):
+  """The description that a class outside of the package gives of itself: its attributes `kinds` and `settings`."""
+  module, _, class_name = name.partition(":")
+  if "" not in sys.path:
+    sys.path.insert(0, "")  # a file in the current folder, as with `python -m`
+  try:
+    implementation = getattr(importlib.import_module(module), class_name)
+  except (ImportError, AttributeError, ValueError) as error:
+    raise UserError(
+      f"--learner={name}: {error}; expected module:Class, a file module.py in this folder or an installed package"
+    ) from error
+  from maml_tf.algorithms.base import CONTRACT, Algorithm
+
+  missing = [member for member in CONTRACT if not hasattr(implementation, member)]
+  if missing:
+    raise UserError(f"--learner={name}: it has no {missing[0]}; expected the contract of maml_tf.algorithms.base")
+  steps = _STEPS if implementation.has_steps else ()
+  kinds = getattr(implementation, "kinds", Algorithm.kinds)
+  settings = tuple(getattr(implementation, "settings", ()))
+  return Method(name, class_name, name, kinds, shaped_by=settings, evaluated_with=steps)

@@ -1,0 +1,64 @@
+"""A function of one task, applied to all: vectorised where TensorFlow can, in a loop where not."""
+
+import logging
+
+import tensorflow as tf
+
+from maml_tf import tracing
+
+
+class TaskMap:
+  """Applies a function of one task to all of them: vectorised where TensorFlow can, in a loop where not.
+
+  Eagerly it is always a loop: to vectorise is to trace, which would happen anew at every call and take longer.
+  """
+
+  def __init__(self):
+    self._loop_signatures = {}
+
+  def __call__(self, function, elements, **settings):
+    """`function` over the first axis of the nested `elements`; `settings` is what else its operations depend on."""
+    key = self._key(elements, settings)
+    if key not in self._loop_signatures:
+      vectorises = not tf.executing_eagerly() and _can_vectorise(function, elements)
+      self._loop_signatures[key] = None if vectorises else _output_signature(function, elements)
+    if self._loop_signatures[key] is None:
+      return tf.vectorized_map(function, elements, fallback_to_while_loop=False)
+    return tf.map_fn(tracing.as_it_stands(function), elements, fn_output_signature=self._loop_signatures[key])
+
+  @staticmethod
+  def _key(elements, settings):
+    # Which weights have a task axis decides too: a convolution vectorises with shared filters only.
+    names = tuple(tuple(sorted(part)) for part in elements if isinstance(part, dict))
+    specs = tuple((e.dtype, *e.shape[1:]) for e in tf.nest.flatten(elements))
+    return tf.executing_eagerly(), names, specs, tuple(settings.items())
+
+
+def _can_vectorise(function, elements):
+  """Whether `tf.vectorized_map` converts every operation of `function`; traced in a graph that is thrown away."""
+  specs = tf.nest.map_structure(lambda e: tf.TensorSpec(e.shape, e.dtype), elements)
+
+  def vectorised(elements):
+    # Under two tapes, as in a meta-gradient: there TensorFlow traces control flow into functions of another kind.
+    with tf.GradientTape() as outer, tf.GradientTape() as inner:
+      for tape in (outer, inner):
+        tape.watch([e for e in tf.nest.flatten(elements) if e.dtype.is_floating])
+      return tf.vectorized_map(function, elements, fallback_to_while_loop=False)
+
+  probe = tracing.function(vectorised)
+  level = tf.get_logger().level
+  tf.get_logger().setLevel(logging.CRITICAL + 1)  # a failure is an answer here, not an error
+  try:
+    probe.get_concrete_function(specs)
+  except Exception:  # the converters raise whatever they like: ValueError, NotImplementedError, AttributeError ...
+    return False
+  finally:
+    tf.get_logger().setLevel(level)
+  return True
+
+
+def _output_signature(function, elements):
+  """What `function` returns for one element, as nested `tf.TensorSpec`."""
+  one = tf.nest.map_structure(lambda e: tf.TensorSpec(e.shape[1:], e.dtype), elements)
+  outputs = tracing.function(function).get_concrete_function(one).structured_outputs
+  return tf.nest.map_structure(lambda o: tf.TensorSpec(o.shape, o.dtype), outputs)

@@ -1,0 +1,1 @@
+"""What is made of finished and unfinished runs: results files, kept checkpoints, tables and figures."""

@@ -1,0 +1,38 @@
+"""What tables and figures call a data set and a method, how a method is chosen, and where it stands in a table.
+
+A new one needs no line here: without a description it goes by its own name.
+"""
+
+from maml_tf.experiments.methods import METHODS
+
+_DATA_SETS = {
+  "omniglot": "Omniglot",
+  "miniimagenet": "miniImageNet",
+  "point": "2D navigation",
+  "cheetah_vel": "HalfCheetah, velocity",
+  "cheetah_dir": "HalfCheetah, direction",
+  "ant_vel": "Ant, velocity",
+  "ant_dir": "Ant, direction",
+}
+
+
+def data_set(name):
+  """Title of a data set or of a reinforcement-learning task."""
+  return _DATA_SETS.get(name, name)
+
+
+def title(method):
+  """Title of a method; one outside of the package, "module:Class", goes by its class."""
+  return METHODS[method].title if method in METHODS else method.rpartition(":")[2]
+
+
+def settings(method):
+  """The settings that choose a method, as `resolve` takes them."""
+  if method == "maml":
+    return {}
+  return {METHODS[method].flag if method in METHODS else "learner": method}
+
+
+def rank(method):
+  """Where a method stands in a table: as METHODS has them, from the weakest to the strongest; others at the end."""
+  return list(METHODS).index(method) if method in METHODS else len(METHODS)

@@ -1,0 +1,48 @@
+"""Files of runs and of results: read with errors that name them, written whole and without the machine's folders."""
+
+import csv
+import json
+import pathlib
+import re
+
+from maml_tf.errors import UserError
+from maml_tf.results.commands import without_paths
+
+
+def read_json(path, hint="name run directories that main.py made"):
+  """The content of a JSON file.
+
+  Args:
+    path: the file.
+    hint: what to do where it is not there.
+
+  Raises:
+    UserError: it is not there, or damaged.
+  """
+  try:
+    return json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+  except OSError as error:
+    raise UserError(f"{path}: {error.strerror}; {hint}") from error
+  except ValueError as error:
+    raise UserError(f"{path}: damaged ({error})") from error
+
+
+def write_results(path, content):
+  """Writes a results file, each list of numbers on one line, whole or not at all."""
+  from maml_tf.training.checkpoints import write_atomically
+
+  write_atomically(path, _compact(json.dumps(without_paths(content), indent=1)) + "\n")
+
+
+def rows_until(path, iterations):
+  """The rows of a log up to the checkpoint: a run that was killed may have logged more."""
+  if not path.exists():
+    return []
+  with open(path, newline="", encoding="utf-8") as file:
+    rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+  return [row for row in rows if row["iteration"] <= iterations]
+
+
+def _compact(text):
+  """Puts each list of numbers on one line."""
+  return re.sub(r"\[[-+.\de,\s]+\]", lambda match: f"[{' '.join(match[0][1:-1].split())}]", text)
