@@ -37,7 +37,7 @@ def meta_gradients(meta_loss, weights, batch, task_chunk=None, seed=None):
   """
   if task_chunk is None:
     return _meta_gradients(meta_loss, weights, batch, seed)
-  num_tasks = batch.support_x.shape[0]
+  num_tasks = tf.nest.flatten(batch.support_x)[0].shape[0]
   if num_tasks is None or num_tasks % task_chunk:
     raise ValueError(f"task_chunk: expected a number that divides the number of tasks, {num_tasks}, got {task_chunk}")
   batch, count = as_tensors(batch), num_tasks // task_chunk
@@ -72,7 +72,7 @@ def tasks_of(batch, first, count):
     part = tf.slice(field, [first] + [0] * rest, [count] + [-1] * rest)
     return tf.ensure_shape(part, [count, *field.shape[1:]])
 
-  return type(batch)(*map(slice_of, batch))
+  return tf.nest.map_structure(slice_of, batch)
 
 
 def _meta_gradients(meta_loss, weights, batch, seed):
@@ -94,12 +94,13 @@ def gradients(tape, target, weights):
 
 
 def as_tensors(batch):
-  """A `TaskBatch` of tensors, from one of whatever converts to them."""
-  return type(batch)(*(field if field is None else tf.convert_to_tensor(field) for field in batch))
+  """A `TaskBatch`, or another nest, of tensors, from one of whatever converts to them."""
+  return tf.nest.map_structure(lambda field: field if field is None else tf.convert_to_tensor(field), batch)
 
 
 def num_tasks_of(x):
-  """T of data [T, ...]: a Python integer where it is known, else a tensor."""
+  """T of data [T, ...], or a nest of such: a Python integer where it is known, else a tensor."""
+  x = tf.nest.flatten(x)[0]
   static = x.shape[0]
   return tf.shape(x)[0] if static is None else static
 

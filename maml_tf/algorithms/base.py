@@ -26,6 +26,7 @@ class Algorithm:
     needs_head: the network ends in a layer of logits or outputs. False: it ends in features.
     kinds: which domains it is for, of "regression", "classification", "policies". A plug-in says it here.
     settings: names of the settings (`experiments.settings`) that it takes as arguments. A plug-in says it here.
+    compiles: whether XLA can compile it.
     fixed_variables: variables that no training changes, which an exported artefact has to carry.
   """
 
@@ -33,6 +34,7 @@ class Algorithm:
   needs_head: ClassVar[bool] = True
   kinds: ClassVar[tuple] = ("regression", "classification")
   settings: ClassVar[tuple] = ()
+  compiles: ClassVar[bool] = True
   fixed_variables = ()
 
   def initial_weights(self, seed=0):

@@ -8,8 +8,10 @@ import tensorflow as tf
 
 from maml_tf import losses, over_tasks, tracing
 from maml_tf import maml as inner_loop
+from maml_tf.algorithms import checks
 from maml_tf.algorithms.base import Algorithm
 from maml_tf.maml import LearnedStepSizes
+from maml_tf.models import shapes
 
 BN_MODES = ("transductive", "support", "running")
 RUNNING_MOMENTUM = 0.99  # as in Keras' BatchNormalization
@@ -51,7 +53,8 @@ class MAML(Algorithm):
 
   Args:
     model: an `ExplicitModel`.
-    loss: "mse", "crossentropy", or a callable (labels, outputs) -> per-example losses [..., n].
+    loss: "mse", "crossentropy", or a callable (labels, outputs) -> per-example losses [..., n]; for several outputs a
+      dict, list or tuple with one for each, which are added.
     inner_lr: the step size alpha: a float; a dict per weight name (a name that is absent is not adapted); a list of
       either, one per step, the last repeating; or `LearnedStepSizes`.
     num_updates: inner steps in training.
@@ -65,6 +68,8 @@ class MAML(Algorithm):
     checkpoint_inner_steps: recompute the inner steps in the backward pass (`adapt_recomputing`).
     compute_dtype: dtype of the model's forward pass and its derivatives, tf.bfloat16 for one; weights, statistics,
       losses and gradients keep that of the weights. None: that of the weights.
+    regularisation: add what the model adds to its loss, regularisers and `add_loss` of a Keras model, to the inner and
+      to the outer loss, as Keras does.
 
   Raises:
     ValueError: a step size that is not finite, an unknown weight name, loss, reduction or mode.
@@ -81,6 +86,7 @@ class MAML(Algorithm):
     bn_mode="transductive",
     checkpoint_inner_steps=False,
     compute_dtype=None,
+    regularisation=True,
   ):
     if bn_mode not in BN_MODES:
       raise ValueError(f"bn_mode: expected one of {', '.join(BN_MODES)}, got {bn_mode!r}")
@@ -97,15 +103,16 @@ class MAML(Algorithm):
     self.bn_mode = bn_mode
     self.checkpoint_inner_steps = checkpoint_inner_steps
     self.compute_dtype = compute_dtype
-    self._reports_accuracy = self.loss is losses.crossentropy
+    self.regularisation = regularisation
+    self.found_twice_differentiable = set()  # specs of support sets, see `checks.refuse_dropped_derivatives`
 
   @property
   def fixed_variables(self):
     return self.model.fixed_variables
 
   def initial_weights(self, seed=0):
-    """The model's `initial_weights`; with learned step sizes and running statistics, where there are such."""
-    weights = self.model.initial_weights(seed)
+    """The model's `starting_weights`; with learned step sizes and running statistics, where there are such."""
+    weights = self.model.starting_weights(seed)
     step_sizes, statistics = {}, {}
     if isinstance(self.inner_lr, LearnedStepSizes):
       step_sizes = self.inner_lr.initial_values(weights, self.model.adapted_names)
@@ -133,7 +140,7 @@ class MAML(Algorithm):
     """
     num_updates = self.num_updates if num_updates is None else num_updates
     _check_updates(num_updates)
-    support_x = tf.convert_to_tensor(support_x)
+    support_x, support_y = over_tasks.as_tensors((support_x, support_y))
     loss_fn = self._support_loss(support_x, support_y)
     start, rates = self._start(weights, support_x)
     steps = inner_loop.adapt(loss_fn, start, rates, num_updates, self.first_order)
@@ -143,7 +150,7 @@ class MAML(Algorithm):
   def adapt_final(self, weights, support_x, support_y, num_updates, seed=None):
     """As `adapt`, only the last weights; num_updates may be a tensor."""
     _check_updates(num_updates)
-    support_x = tf.convert_to_tensor(support_x)
+    support_x, support_y = over_tasks.as_tensors((support_x, support_y))
     start, rates = self._start(weights, support_x)
     adapted = inner_loop.adapt_final(self._support_loss(support_x, support_y), start, rates, num_updates)
     return self._give_task_axis(self._with_statistics(adapted, support_x), support_x)
@@ -160,7 +167,7 @@ class MAML(Algorithm):
       Outputs, in the dtype of the weights.
     """
     given = MetaParameters.of(weights)
-    return self._outputs(given.model, x, given.statistics or None)[0]
+    return self.outputs_of(given.model, x, given.statistics or None)[0]
 
   def predict_one(self, task, x):
     return self.predict(task, x)
@@ -203,7 +210,7 @@ class MAML(Algorithm):
     batch = over_tasks.as_tensors(batch)
     start, rates = self._start(weights, batch.support_x)
     support_loss = self._support_loss(batch.support_x, batch.support_y, batch.support_mask)
-    names = ["loss", "accuracy"] if self._reports_accuracy else ["loss"]
+    names = ["loss", *losses.accuracy_names(self.loss)]
     dtype = next(iter(start.values())).dtype
 
     def measure(weights):
@@ -212,6 +219,15 @@ class MAML(Algorithm):
 
     _, stacked = inner_loop.fold_steps(support_loss, start, rates, num_updates, measure, [dtype] * len(names))
     return dict(zip(names, stacked, strict=True))
+
+  def to_keras(self, weights):
+    """Puts weights, initial or one task's adapted ones, into the Keras model and returns it: see `checks.to_keras`."""
+    given = MetaParameters.of(weights)
+    return checks.to_keras(self.model, given.model, given.statistics)
+
+  def check_batch(self, batch):
+    """An error where a concrete batch does not fit the model or itself: see `checks.check_batch`."""
+    checks.check_batch(self, batch)
 
   def _start(self, weights, support_x):
     """(adapted weights repeated for every task and the others shared, step sizes)."""
@@ -241,6 +257,8 @@ class MAML(Algorithm):
     """The weights after the last step, and the losses [T] before each, a list."""
     support_loss = self._support_loss(batch.support_x, batch.support_y, batch.support_mask)
     start, rates = self._start(weights, batch.support_x)
+    if self.num_updates and not self.first_order:
+      checks.refuse_dropped_derivatives(self, MetaParameters.of(weights).model, rates, batch)
     arguments = support_loss, start, rates, self.num_updates, self.first_order
     if self.checkpoint_inner_steps:
       adapted, support_losses = inner_loop.adapt_recomputing(*arguments)
@@ -250,7 +268,7 @@ class MAML(Algorithm):
 
   def _initial_statistics(self, weights):
     """Running statistics before any training: mean 0 and variance 1."""
-    example = tf.zeros([1, *(1 if size is None else size for size in self.model.example_shape)])
+    example = shapes.map_shapes(shapes.zeros_of_one, self.model.example_shape)
     _, used = self.model.apply_with_statistics(weights, example)
     return {n: tf.ones_like(s) if n.endswith("variance") else tf.zeros_like(s) for n, s in used.items()}
 
@@ -258,49 +276,59 @@ class MAML(Algorithm):
     """The weights, and the statistics of the support set where those normalise the query examples."""
     if self.bn_mode != "support":
       return weights
-    _, used = self._outputs(weights, support_x)
+    _, used, _ = self.outputs_of(weights, support_x)
     return MetaParameters(weights, {}, used).flat()
 
   def _give_task_axis(self, weights, support_x):
-    shapes = self.model.weight_shapes
+    plain = self.model.weight_shapes
     num_tasks = over_tasks.num_tasks_of(support_x)
     # Statistics that have no task axis have one axis, channels.
-    ranks = {n: len(shapes[n]) if n in shapes else 1 for n in weights}
+    ranks = {n: len(plain[n]) if n in plain else 1 for n in weights}
     return {n: over_tasks.repeat(w, num_tasks) if w.shape.rank == ranks[n] else w for n, w in weights.items()}
 
-  def _outputs(self, weights, x, statistics=None):
-    """(outputs in the dtype of the weights, statistics used), computed in `compute_dtype`."""
+  def outputs_of(self, weights, x, statistics=None):
+    """(outputs in the dtype of the weights, statistics used, penalty or None), computed in `compute_dtype`."""
     if self.compute_dtype is None:
-      if statistics is None:
-        return self.model.apply_with_statistics(weights, x)
-      return self.model.apply(weights, x, statistics), statistics
+      return self.model.apply_with_penalty(weights, x, statistics)
     dtype = next(iter(weights.values())).dtype
     narrow = {n: tf.cast(weights[n], self.compute_dtype) for n in self.model.weight_shapes}
-    if statistics is None:
-      outputs, statistics = self.model.apply_with_statistics(narrow, x)
-    else:
-      outputs = self.model.apply(narrow, x, statistics)
-    return tf.cast(outputs, dtype), {n: tf.cast(value, dtype) for n, value in statistics.items()}
+    results = self.model.apply_with_penalty(narrow, x, statistics)
+    return tf.nest.map_structure(lambda t: t if t is None else tf.cast(t, dtype), results)
 
   def _support_loss(self, x, y, mask=None):
-    y = tf.convert_to_tensor(y)
+    y = over_tasks.as_tensors(y)
 
     def loss_fn(weights):
-      outputs, _ = self._outputs(weights, x)
-      return losses.per_task(self.loss(y, outputs), mask, self._shots(x, mask, outputs))
+      outputs, _, penalty = self.outputs_of(weights, x)
+      return self.task_losses(y, outputs, mask, (x, mask), penalty)
 
     return loss_fn
 
+  def task_losses(self, labels, outputs, mask, support, penalty=None):
+    """The loss of every task, [T]: summed over the outputs, with the model's penalty.
+
+    Args:
+      labels: [T, n, ...], nested as the outputs.
+      outputs: [T, n, ...].
+      mask: [T, n], of these examples; None: all count.
+      support: (inputs, mask) of the support set, whose size the per-class sum is divided by.
+      penalty: as of `ExplicitModel.apply_with_penalty`.
+    """
+    total = losses.of_tasks(self.loss, labels, outputs, mask, lambda values: self._shots(*support, values))
+    return total if penalty is None or not self.regularisation else total + penalty
+
   def _query_metrics(self, weights, batch):
     """{"loss": [T]} and {"accuracy": [T]} for classification."""
-    return self.measure(self.predict(self._with_statistics(weights, batch.support_x), batch.query_x), batch)
+    given = MetaParameters.of(self._with_statistics(weights, batch.support_x))
+    outputs, _, penalty = self.outputs_of(given.model, batch.query_x, given.statistics or None)
+    return self.measure(outputs, batch, penalty)
 
   def _loss_and_metrics(self, weights, adapted, support_losses, batch):
     """What `meta_loss` returns."""
     moved = {}
     if self.bn_mode == "running":
-      outputs, used = self._outputs(MetaParameters.of(adapted).model, batch.query_x)
-      measured, moved = self.measure(outputs, batch), self._moved_statistics(weights, used)
+      outputs, used, penalty = self.outputs_of(MetaParameters.of(adapted).model, batch.query_x)
+      measured, moved = self.measure(outputs, batch, penalty), self._moved_statistics(weights, used)
     else:
       measured = self._query_metrics(adapted, batch)
     metrics = {f"support_loss/step_{k}": tf.reduce_mean(value) for k, value in enumerate(support_losses)}
@@ -313,14 +341,11 @@ class MAML(Algorithm):
     new = {n: tf.stop_gradient(tf.reduce_mean(value, axis=0)) for n, value in used.items()}
     return MetaParameters({}, {}, {n: share * before[n] + (1 - share) * value for n, value in new.items()}).flat()
 
-  def measure(self, outputs, batch):
+  def measure(self, outputs, batch, penalty=None):
     """{"loss": [T]}, and {"accuracy": [T]} where the loss is the cross-entropy, of outputs at the query examples."""
-    labels = tf.convert_to_tensor(batch.query_y)
-    shots = self._shots(batch.support_x, batch.support_mask, outputs)
-    measured = {"loss": losses.per_task(self.loss(labels, outputs), batch.query_mask, shots)}
-    if self._reports_accuracy:
-      measured["accuracy"] = losses.accuracy(labels, outputs, batch.query_mask)
-    return measured
+    labels, mask = over_tasks.as_tensors(batch.query_y), batch.query_mask
+    loss = self.task_losses(labels, outputs, mask, (batch.support_x, batch.support_mask), penalty)
+    return {"loss": loss, **losses.accuracies(self.loss, labels, outputs, mask)}
 
   def _shots(self, support_x, support_mask, outputs):
     """Support examples per class, K, for the per-class sum: a scalar, or [T] where examples are masked."""
@@ -328,7 +353,7 @@ class MAML(Algorithm):
       return None
     classes = tf.cast(tf.shape(outputs)[-1], outputs.dtype)
     if support_mask is None:
-      return tf.cast(tf.shape(support_x)[1], outputs.dtype) / classes
+      return tf.cast(tf.shape(tf.nest.flatten(support_x)[0])[1], outputs.dtype) / classes
     return tf.reduce_sum(tf.cast(support_mask, outputs.dtype), axis=1) / classes
 
 

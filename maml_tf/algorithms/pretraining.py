@@ -6,7 +6,7 @@ The oracle is the same on tasks whose inputs say which task it is; the random ba
 import numpy as np
 import tensorflow as tf
 
-from maml_tf import losses, tracing
+from maml_tf import over_tasks, tracing
 from maml_tf.algorithms.maml import MAML
 from maml_tf.errors import UserError
 
@@ -27,10 +27,10 @@ class Pretraining(MAML):
 
   @tracing.as_it_stands
   def meta_loss(self, weights, batch, seed=None):
-    outputs = self.model.apply(weights, batch.support_x)
-    shots = self._shots(batch.support_x, batch.support_mask, outputs)
-    per_example = self.loss(tf.convert_to_tensor(batch.support_y), outputs)
-    loss = tf.reduce_mean(losses.per_task(per_example, batch.support_mask, shots))
+    batch = over_tasks.as_tensors(batch)
+    outputs, _, penalty = self.model.apply_with_penalty(weights, batch.support_x)
+    support = batch.support_x, batch.support_mask
+    loss = tf.reduce_mean(self.task_losses(batch.support_y, outputs, batch.support_mask, support, penalty))
     return loss, {"support_loss/step_0": loss}, {}
 
 

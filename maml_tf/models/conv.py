@@ -27,6 +27,8 @@ class ConvNet(ExplicitModel):
     head: False: without the classifier, so that the outputs are its features.
   """
 
+  twice_differentiable = True
+
   def __init__(
     self,
     num_classes,

@@ -27,27 +27,29 @@ class NotTwiceDifferentiableError(ValueError):
   """A layer or a loss has no second derivative in TensorFlow, or a wrong one."""
 
 
-def refuse_dropped(gradient, specs, layers, name):
+def refuse_dropped(gradient, specs, layers, name, allow_stops=False):
   """An error that names the layer, where differentiating `gradient` again would drop something.
 
   Args:
-    gradient: function of the dict `specs` describes (adapted weights) that returns nested tensors: the gradient of the
-      inner loss.
-    specs: dict of name -> `tf.TensorSpec`.
+    gradient: function of nested tensors as `specs` describes; the first of them is a dict of adapted weights. Returns
+      the gradient of the inner loss with respect to these, a nest of tensors.
+    specs: tuple of nested `tf.TensorSpec`.
     layers: dict of layer name -> name of its class, as they appear in name scopes.
     name: of the model, where the operation is in no layer.
+    allow_stops: whether a layer may stop a gradient.
 
   Raises:
     NotTwiceDifferentiableError: there is such an operation.
   """
-  graph = tracing.function(gradient).get_concrete_function(specs).graph
-  given = {id(tensor) for tensor in graph.inputs[: len(specs)]}
-  found, _ = _walk(graph, given)
+  graph = tracing.function(gradient).get_concrete_function(*specs).graph
+  given = {id(tensor) for tensor in graph.inputs[: len(specs[0])]}
+  found = [(op, why) for op, why in _walk(graph, given)[0] if not (allow_stops and op.type == "StopGradient")]
   if found:
     op, why = found[0]
     raise NotTwiceDifferentiableError(
-      f"{_where(op, layers, name)}: {why}, so that a meta-gradient through it would be wrong; "
-      "write it with other operations, freeze what comes before it, or train with first_order=True"
+      f"{_where(op, layers, name)}: {why}, so that a meta-gradient through it would be wrong; write it with other "
+      "operations, put nothing adapted before it, or train with first_order=True"
+      + (' (where it is meant: from_keras(stopped_gradients="keep"))' if op.type == "StopGradient" else "")
     )
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import ClassVar
 
 import keras
 import tensorflow as tf
@@ -30,9 +31,15 @@ class ExplicitModel(keras.Model):
 
   Attributes:
     fixed_variables: variables that no training changes, which an exported artefact has to carry.
+    twice_differentiable: whether every operation is known to have a second derivative; False: it is looked for.
+    layer_kinds: dict of layer name, as in the name scopes of a graph, -> name of its class; for errors.
+    stopped_gradients: "refuse" or "keep", as of `from_keras`.
   """
 
   fixed_variables = ()
+  twice_differentiable = False
+  layer_kinds: ClassVar = {}
+  stopped_gradients = "refuse"
 
   def __init__(self, input_shape, specs, name=None):
     super().__init__(name=name)

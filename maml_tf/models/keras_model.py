@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import warnings
 
 import keras
 import tensorflow as tf
@@ -133,9 +134,14 @@ class KerasModel(explicit.ExplicitModel):
     self._check_weights({name: tf.convert_to_tensor(weights[name]) for name in self._trainable_names}, False)
     for name in self._trainable_names:
       self._named[name].variable.assign(weights[name])
-    for key, name in self._moving.items():
-      if statistics and key in statistics:
-        self._named[name].variable.assign(statistics[key])
+    if self._moving and not statistics:
+      warnings.warn(
+        f"{self.model.name}: its batch normalisation keeps its moving statistics, and Keras predicts by them; adapt "
+        'with bn_mode="support" to have those of the support set put there',
+        stacklevel=4,
+      )
+    for key, name in self._moving.items() if statistics else ():
+      self._named[name].variable.assign(statistics[key])
     return self.model
 
   def call(self, inputs, training=None):

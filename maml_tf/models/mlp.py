@@ -27,6 +27,8 @@ class MLP(ExplicitModel):
     head: False: without the last layer, so that the outputs are the last hidden layer's features.
   """
 
+  twice_differentiable = True
+
   def __init__(self, output_dim=1, hidden=(40, 40), input_shape=(1,), norm=None, stddev=0.01, head=True, name=None):
     check_norm(norm)
     self._config = dict(

@@ -11,6 +11,8 @@ from maml_tf import tracing
 class TaskBatch(NamedTuple):
   """A batch of tasks; every field is [T, n, ...], the masks [T, n] (true where an example counts; None: all do).
 
+  For a model of several inputs or outputs, x or y are dicts, lists or tuples of such arrays.
+
   What a mask leaves out may be any finite number: through an infinite input, gradients would be NaN all the same.
   """
 
@@ -20,6 +22,32 @@ class TaskBatch(NamedTuple):
   query_y: Any
   support_mask: Any = None
   query_mask: Any = None
+
+
+def check_batch(batch):
+  """An error where the fields of a batch do not belong together.
+
+  Args:
+    batch: `TaskBatch` of arrays, or of nested ones.
+
+  Raises:
+    ValueError: names the field, with the shapes found.
+  """
+  shapes = {name: [tuple(np.shape(leaf)) for leaf in tf.nest.flatten(field)] for name, field in _named_fields(batch)}
+  for name, found in shapes.items():
+    which = name.partition("_")[0]
+    (num_tasks,), (num_examples,) = shapes["support_x"][0][:1] or (None,), shapes[f"{which}_x"][0][1:2] or (None,)
+    for shape in found:
+      if len(shape) < 2 or shape[:2] != (num_tasks, num_examples) or (name.endswith("mask") and len(shape) != 2):
+        rest = "" if name.endswith("mask") else ", ..."
+        raise ValueError(
+          f"{name}: it has shape {shape}, expected [{num_tasks}, {num_examples}{rest}], tasks and examples, as "
+          f"support_x {shapes['support_x'][0]} and {which}_x {shapes[f'{which}_x'][0]} have them"
+        )
+
+
+def _named_fields(batch):
+  return [(name, field) for name, field in batch._asdict().items() if field is not None]
 
 
 class TaskDistribution:

@@ -84,7 +84,7 @@ class SupervisedLearner(Learner):
 
   @property
   def compiles(self):
-    return self.train_tasks.compiles
+    return self.train_tasks.compiles and self.algorithm.compiles
 
   def initial_state(self, seed):
     weights = self._initial_weights

@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -389,3 +390,19 @@ def test_children_end_with_a_queue_that_is_killed(tmp_path):
   wait_until(
     lambda: not pathlib.Path(f"/proc/{pid}").exists() or "zombie" in pathlib.Path(f"/proc/{pid}/status").read_text(), 30
   )
+
+
+# The page about it ----------------------------------------------------------------------------------------------------
+
+
+def test_the_commands_and_the_plan_on_the_page_work(tmp_path):
+  page = (ROOT / "docs" / "reproducing.md").read_text(encoding="utf-8")
+  commands = re.findall(r"^python scripts/reproduce.py(.*)$", page, re.MULTILINE)
+  assert len(commands) >= 6
+  for flags in commands:  # with --list none of them trains
+    listed = reproduce(ROOT / "results" / "plan.json", f"--logdir={tmp_path}", "--list", *flags.split(), timeout=60)
+    assert listed.returncode == 0 and "priority" in listed.stdout, listed.stderr
+  (tmp_path / "plan.json").write_text(re.search(r"```json\n(.*?)```", page, re.DOTALL)[1])
+  (row,) = plan.load(tmp_path / "plan.json")
+  assert [training.config.seed for training in row.trainings] == [0, 1]
+  assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == set(plan.FIELDS)

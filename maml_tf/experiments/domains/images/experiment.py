@@ -89,7 +89,7 @@ class ImageExperiment(Experiment):
       measured = self._measure(weights, episodes, root)
       summaries = {name: evaluation.summarise(measured[name]) for name in ("accuracy", "loss")}
       lists = {name: {n: v.tolist() for n, v in summary.items()} for name, summary in summaries.items()}
-      results[str(queries)] = {"inner_lr": config.update_lr, **lists}
+      results[str(queries)] = {"inner_lr": config.update_lr if config.applies("update_lr") else None, **lists}
     return results
 
   def plots(self, weights, results, directory):
@@ -127,7 +127,7 @@ class ImageExperiment(Experiment):
 
     Returns:
       Dict of NumPy arrays: "support_x" [N * K, H, W, C], "support_y" [N * K], "query_x" [N * Q, H, W, C], "query_y"
-      [N * Q], "before" and "after" [N * Q] (predicted classes); and "steps", the number of gradient steps.
+      [N * Q], "before" and "after" [N * Q] (predicted classes); and "steps", the number of gradient steps, or None.
     """
     config = self.config
     shots = config.update_batch_size
@@ -145,7 +145,7 @@ class ImageExperiment(Experiment):
       name: tf.argmax(algorithm.predict(w, batch.query_x), axis=-1)[0].numpy()
       for name, w in (("before", before), ("after", after))
     }
-    return arrays | predicted | {"steps": config.eval_updates}
+    return arrays | predicted | {"steps": config.eval_updates if algorithm.has_steps else None}
 
   @property
   def _trains(self):
