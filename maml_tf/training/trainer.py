@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from maml_tf import evaluation, progress, randomness, tracing
-from maml_tf.errors import UserError
+from maml_tf.errors import DivergedError, UserError
 from maml_tf.training.checkpoints import CheckpointFolder
 from maml_tf.training.logging import CsvLog, TensorBoard
 
@@ -58,7 +58,7 @@ class Trainer:
     say=print,
   ):
     if jit_compile and not getattr(learner, "compiles", True):
-      raise UserError("--jit_compile: these tasks run Python code, which XLA cannot compile; use --jit_compile=False")
+      raise UserError("jit_compile=True: these tasks run Python code, which XLA cannot compile; use jit_compile=False")
     self.learner, self.directory, self.schedule = learner, directory, schedule
     self.seed, self.config, self.say = seed, config or {}, say
     self.on_start, self.on_validation = on_start, on_validation
@@ -76,7 +76,7 @@ class Trainer:
       loop with all its logging, without tracing and compiling.
 
     Raises:
-      UserError: the loss, its gradient or a weight is not finite. The last good checkpoint is kept.
+      DivergedError: the loss, its gradient or a weight is not finite. The last good checkpoint is kept.
     """
     state, first, best = self._restore()
     if first >= self.schedule.iterations:
@@ -135,9 +135,9 @@ class Trainer:
     began = time.perf_counter()
     state, metrics, done = self._advance(state, first, until - first)
     if int(done) < until - first:
-      raise UserError(self._not_finite(f"at meta-iteration {first + int(done) + 1}"))
+      raise DivergedError(self._not_finite(f"at meta-iteration {first + int(done) + 1}"))
     if not _all_finite(state.get("weights", {})):  # of a learner whose metrics do not tell
-      raise UserError(self._not_finite(f"between meta-iterations {first + 1} and {until}"))
+      raise DivergedError(self._not_finite(f"between meta-iterations {first + 1} and {until}"))
     metrics = {name: float(value) for name, value in metrics.items()}
     return state, metrics | {"step_seconds": (time.perf_counter() - began) / (until - first)}
 
@@ -215,7 +215,7 @@ class Trainer:
     kept = f"the checkpoint of iteration {kept[-1]} is kept" if kept else "there is no checkpoint yet"
     return (
       f"the loss or its gradient became infinite or NaN {when}; {kept}. "
-      "A smaller --update_lr, or a smaller step of the outer loop (--meta_lr, with TRPO --max_kl) usually helps"
+      "Smaller steps of the inner loop, or of the outer one, usually help"
     )
 
 
