@@ -73,9 +73,7 @@ def mse_against_steps(results_by_method):
       result = results_by_method[method.name][k]
       rate = "" if result["inner_lr"] is None else f", step size {result['inner_lr']:g}"
       style = dict(color=method.color, label=method.title + rate)
-      line = report.curve(
-        axis, result["mse"]["mean"], result["mse"]["ci95"], color=method.color, label=method.title + rate
-      )
+      line = report.curve(axis, result["mse"]["mean"], result["mse"]["ci95"], **style)
     axis.set_title(f"{k} shots", fontsize=10)
     axis.set_xlabel("gradient steps")
     axis.set_xticks(line.get_xdata())
