@@ -6,12 +6,15 @@ The public names load on first use, so that a command line can refuse bad input 
 import importlib
 
 __version__ = "0.1.0"
-__all__ = ["MAML", "evaluation", "export", "losses", "models", "tasks"]
+__all__ = ["MAML", "evaluation", "export", "load", "losses", "models", "predict_folder", "tasks"]
+
+# A public name that is no module, and the module that has it.
+_HOMES = {"MAML": "maml_tf.front", "load": "maml_tf.loading", "predict_folder": "maml_tf.pictures"}
 
 
 def __getattr__(name):
-  if name == "MAML":
-    return importlib.import_module("maml_tf.algorithms.maml").MAML
+  if name in _HOMES:
+    return getattr(importlib.import_module(_HOMES[name]), name)
   if name in __all__:
     return importlib.import_module(f"maml_tf.{name}")
   raise AttributeError(f"module 'maml_tf' has no attribute {name!r}")

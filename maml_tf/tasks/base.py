@@ -74,7 +74,11 @@ class TaskDistribution:
   def specs(self):
     """`TaskBatch` of `tf.TensorSpec` without the task axis: shapes [n, ...] and dtypes of one task."""
     traced = tracing.function(lambda seed: self.sample(seed, 1)).get_concrete_function(tf.TensorSpec([2], tf.int32))
-    return TaskBatch(*(t if t is None else tf.TensorSpec(t.shape[1:], t.dtype) for t in traced.structured_outputs))
+
+    def spec(tensor):
+      return None if tensor is None else tf.TensorSpec(tensor.shape[1:], tensor.dtype)
+
+    return TaskBatch(*(tf.nest.map_structure(spec, field) for field in traced.structured_outputs))
 
 
 def from_generator(python_generator):
