@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from maml_tf import export
+from maml_tf import export, saved_models
 from maml_tf.errors import UserError
 
 
@@ -80,9 +80,13 @@ class Trained:
 def load(path: str | os.PathLike) -> Trained:
   """Reads a SavedModel that `MAML.save`, or a run, wrote.
 
+  Args:
+    path: its folder, or a run's.
+
   Raises:
     UserError: there is none, of another format, damaged, or of a policy.
   """
+  path = saved_models.find(path)
   module, weights, metadata = export.load_module(path)
   if "adapt_and_predict" not in getattr(module, "signatures", {}):
     raise UserError(f"{path}: this SavedModel has no adapt_and_predict (a policy's has not: docs/environments.md)")

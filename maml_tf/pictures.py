@@ -73,7 +73,7 @@ def predict_folder(
   """Adapts a trained classifier to labelled pictures, and labels others.
 
   Args:
-    model: folder of a SavedModel of a run on images, or of `MAML.save(path, pictures=...)`.
+    model: folder of a run on images or of its SavedModel, or of one by `MAML.save(path, pictures=...)`.
     support: folder with a folder for each class, in which its pictures are: at most as many classes as it was trained
       for.
     query: folder of the pictures to label.

@@ -131,10 +131,9 @@ def test_saved_and_loaded(fitted, tmp_path):
   for steps in (None, 0, 5):
     expected = fitted.predict(fitted.adapt(x, y, steps), query)
     np.testing.assert_allclose(loaded.predict(loaded.adapt(x, y, steps), query), expected, rtol=1e-4, atol=1e-5)
-  np.testing.assert_allclose(  # without a number of steps, and with TensorFlow alone
-    tf.saved_model.load(str(tmp_path / "m")).adapt_and_predict(x, y, query),
-    fitted.predict(fitted.adapt(x, y), query), rtol=1e-4, atol=1e-5,
-  )  # fmt: skip
+  module = tf.saved_model.load(str(tmp_path / "m"))  # with TensorFlow alone, and without a number of steps
+  expected = fitted.predict(fitted.adapt(x, y), query)
+  np.testing.assert_allclose(module.adapt_and_predict(x, y, query), expected, rtol=1e-4, atol=1e-5)
   other = make()
   other.load_weights(tmp_path / "m")
   tf.nest.map_structure(np.testing.assert_array_equal, other.weights, fitted.weights)
@@ -150,15 +149,10 @@ def test_saved_and_loaded(fitted, tmp_path):
 
 
 def test_a_second_fit_goes_on_with_other_tasks():
-  maml, seen = make(), []
-
-  class Watched(tasks.TaskDistribution):
-    def sample(self, seed, num_tasks):
-      return distribution().sample(seed, num_tasks)
-
+  maml, seen, drawn = make(), [], distribution()
   for _ in range(2):
     before = maml.weights
-    maml.fit(Watched(), 2, meta_batch_size=2, optimizer=1e-9, num_validation_tasks=1)
+    maml.fit(drawn, 2, meta_batch_size=2, optimizer=1e-9, num_validation_tasks=1)
     seen.append(maml.history.history["loss"])
     if before is not None:
       np.testing.assert_allclose(maml.weights["head/kernel"], before["head/kernel"], atol=1e-7)

@@ -1,8 +1,8 @@
 """`maml-tf predict`: labels for pictures, from the command line."""
 
 import argparse
-import pathlib
 
+from maml_tf import saved_models
 from maml_tf.datasets import own_pictures
 from maml_tf.errors import UserError
 from maml_tf.experiments.command_line import fail
@@ -21,7 +21,7 @@ def parser():
     prog=PROGRAM, allow_abbrev=False,
     description="Adapts a trained classifier to a few labelled pictures, and labels others: see docs/predicting.md.",
   )  # fmt: skip
-  made.add_argument("--model", required=True, metavar="SAVED_MODEL", help="SavedModel of a run on images")
+  made.add_argument("--model", required=True, metavar="SAVED_MODEL", help="SavedModel of a run on images, or the run")
   made.add_argument("--support", required=True, metavar="FOLDER", help="labelled pictures: FOLDER/CLASS/PICTURE")
   made.add_argument("--query", required=True, metavar="FOLDER", help="pictures to label: FOLDER/PICTURE")
   made.add_argument(
@@ -49,8 +49,7 @@ def main(arguments, prepare=lambda: None):
     # Before TensorFlow is imported, which takes seconds.
     own_pictures.support_files(given.support)
     own_pictures.query_files(given.query)
-    if not (pathlib.Path(given.model) / "saved_model.pb").is_file():
-      raise UserError(f"--model={given.model}: no SavedModel here (a folder with saved_model.pb was expected)")
+    saved_models.find(given.model)
     prepare()
     _predict(given)
   except UserError as error:

@@ -2,8 +2,8 @@
 
 import numbers
 
+import keras
 import numpy as np
-import tensorflow as tf
 
 from maml_tf.errors import UserError
 from maml_tf.tasks.episodes import Episodes, LabelledImages
@@ -57,30 +57,24 @@ def from_arrays(x, y, ways: int, shots: int, queries: int, classes=None) -> Arra
 
 
 def _examples(x):
-  """A tensor [M, ...]; floats in Keras' own width."""
-  import keras
-
-  if not tf.is_tensor(x):
-    try:
-      x = np.asarray(x)
-    except ValueError as error:  # rows of different lengths
-      raise UserError("from_arrays: x is no array: its examples differ in shape; pad them to one shape") from error
-    if x.dtype.kind not in "biuf":
-      raise UserError(
-        f"from_arrays: x holds {'objects' if x.dtype.kind == 'O' else x.dtype}, expected numbers [M, ...]; turn texts "
-        "into ids first (keras.layers.TextVectorization), and pad examples that differ in shape"
-      )
-  if len(x.shape) < 1 or x.shape[0] == 0:
-    raise UserError(f"from_arrays: x has shape {tuple(x.shape)}, expected examples [M, ...]")
-  x = tf.convert_to_tensor(x)
-  if not x.dtype.is_floating:
+  """An array [M, ...]; floats in Keras' own width."""
+  try:
+    x = np.asarray(x)
+  except ValueError as error:  # rows of different lengths
+    raise UserError("from_arrays: x is no array: its examples differ in shape; pad them to one shape") from error
+  if x.dtype.kind not in "biuf":
+    raise UserError(
+      f"from_arrays: x holds {'objects' if x.dtype.kind == 'O' else x.dtype}, expected numbers [M, ...]; turn texts "
+      "into ids first (keras.layers.TextVectorization), and pad examples that differ in shape"
+    )
+  if x.ndim == 0 or len(x) == 0:
+    raise UserError(f"from_arrays: x has shape {x.shape}, expected examples [M, ...]")
+  if x.dtype.kind != "f":
     return x
-  x = tf.cast(x, keras.config.floatx())
-  finite = tf.reduce_all(tf.math.is_finite(x), axis=range(1, x.shape.rank))
-  if not tf.reduce_all(finite):
-    row = int(tf.argmin(tf.cast(finite, tf.int32)))
-    raise UserError(f"from_arrays: x[{row}] is infinite or NaN; remove or replace it")
-  return x
+  finite = np.isfinite(x.reshape(len(x), -1)).all(axis=1)
+  if not finite.all():
+    raise UserError(f"from_arrays: x[{finite.argmin()}] is infinite or NaN; remove or replace it")
+  return x.astype(keras.config.floatx(), copy=False)
 
 
 def _labels(y):
