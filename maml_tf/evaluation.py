@@ -48,6 +48,11 @@ def evaluate_with_progress(evaluate_batch, tasks, seed, num_tasks, task_chunk=No
   return {name: np.concatenate([part[name] for part in parts], axis=1)[:, :num_tasks] for name in parts[0]}
 
 
+def evaluate_block(evaluate_batch, tasks, seed, index, task_chunk=None):
+  """`evaluate_blocks` of one block, by its index, an integer or scalar tensor: dict of name -> [S + 1, BLOCK]."""
+  return _block_function(evaluate_batch, tasks, seed, task_chunk)(index)
+
+
 def _block_function(evaluate_batch, tasks, seed, task_chunk):
   """A function of a block's index -> dict of name -> [S + 1, BLOCK]."""
   evaluate_batch = _in_chunks(evaluate_batch, task_chunk)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 
-GRACE_SECONDS = 120
+GRACE_SECONDS = 180
 _PR_SET_PDEATHSIG = 1
 
 

@@ -102,6 +102,11 @@ class SupervisedLearner(Learner):
     state = {"weights": stepped | found.updates, "optimizer": optimizer}
     return state, {"loss": found.loss, "gradient_norm": norm, **found.metrics}
 
+  def evaluate_block(self, state, seed, index):
+    """`evaluate` on the tasks of one `evaluation.BLOCK`: what the trainer validates by, with a progress bar."""
+    evaluate_batch = evaluation.of_algorithm(self.algorithm, state["weights"], self.eval_updates)
+    return evaluation.evaluate_block(evaluate_batch, self.eval_tasks, seed, index, self.task_chunk)
+
   def evaluate(self, state, seed, num_tasks):
     evaluate_batch = evaluation.of_algorithm(self.algorithm, state["weights"], self.eval_updates)
     return evaluation.evaluate_blocks(evaluate_batch, self.eval_tasks, seed, num_tasks, self.task_chunk)

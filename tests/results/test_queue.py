@@ -402,7 +402,7 @@ def test_the_commands_and_the_plan_on_the_page_work(tmp_path):
   for flags in commands:  # with --list none of them trains
     listed = reproduce(ROOT / "results" / "plan.json", f"--logdir={tmp_path}", "--list", *flags.split(), timeout=60)
     assert listed.returncode == 0 and "priority" in listed.stdout, listed.stderr
-  (tmp_path / "plan.json").write_text(re.search(r"```json\n(.*?)```", page, re.DOTALL)[1])
+  (tmp_path / "plan.json").write_text(re.search(r"```\n({.*?)```", page, re.DOTALL)[1])
   (row,) = plan.load(tmp_path / "plan.json")
   assert [training.config.seed for training in row.trainings] == [0, 1]
   assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == set(plan.FIELDS)
