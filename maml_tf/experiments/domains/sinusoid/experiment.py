@@ -123,7 +123,8 @@ class SinusoidExperiment(Experiment):
       steps: numbers of gradient steps.
 
     Returns:
-      Dict of NumPy arrays: "support_x", "support_y" [shots], "truth" [n], and "fits": step (None: adapting has none) -> [n].
+      Dict of NumPy arrays: "support_x", "support_y" [shots], "truth" [n], and "fits": step -> [n] (step None: it
+      takes none).
     """
     distribution = self._tasks(shots, 1, half)
     # A seed of the figure, not of the run: figures of different runs show the same waves.

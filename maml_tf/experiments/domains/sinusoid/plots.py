@@ -72,6 +72,7 @@ def mse_against_steps(results_by_method):
     for method in methods.in_order(results_by_method):
       result = results_by_method[method.name][k]
       rate = "" if result["inner_lr"] is None else f", step size {result['inner_lr']:g}"
+      style = dict(color=method.color, label=method.title + rate)
       line = report.curve(
         axis, result["mse"]["mean"], result["mse"]["ci95"], color=method.color, label=method.title + rate
       )
