@@ -353,6 +353,7 @@ def test_a_child_that_is_stopped_may_save_and_holds_its_lock_until_then(tmp_path
     stopped = child(tmp_path, code, locks=(lock.fileno(),))
   wait_until((tmp_path / "ready").exists, 30)
   assert is_held(tmp_path / "row.lock")
+  os.kill(stopped._process.pid, signal.SIGSTOP)  # as someone does who needs the processor for a while
   stopped.stop()
   wait_until(stopped.ended, 30)
   assert (tmp_path / "saved").exists() and stopped.error() is None and not is_held(tmp_path / "row.lock")
