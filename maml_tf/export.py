@@ -181,14 +181,15 @@ def save_module(module, path):
   """Writes a SavedModel, whole or not at all; an older one at `path` is replaced.
 
   Args:
-    module: an `ExportedModule`: `AdaptationModule`, or another one whose functions are traced.
+    module: a `tf.Module` whose functions are traced; an `ExportedModule` has signatures as well.
     path: folder to write.
   """
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
   try:
-    tf.saved_model.save(module, str(temporary / "new"), signatures=module.saved_signatures)
+    signatures = module.saved_signatures if isinstance(module, ExportedModule) else None
+    tf.saved_model.save(module, str(temporary / "new"), signatures=signatures)
     checksums.write(temporary / "new")
     if path.exists():
       os.replace(path, temporary / "old")
