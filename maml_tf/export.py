@@ -9,7 +9,7 @@ import tempfile
 
 import tensorflow as tf
 
-from maml_tf import randomness, tracing
+from maml_tf import checksums, randomness, tracing
 from maml_tf.algorithms.base import completed
 from maml_tf.errors import UserError
 
@@ -167,6 +167,7 @@ def save_module(module, path):
   temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
   try:
     tf.saved_model.save(module, str(temporary / "new"), signatures=module.saved_signatures)
+    checksums.write(temporary / "new")
     if path.exists():
       os.replace(path, temporary / "old")
     os.replace(temporary / "new", path)
@@ -187,10 +188,13 @@ def load_initialization(path, expected_shapes=None, optional_shapes=None):
     (dict of name -> tensor, metadata dict).
 
   Raises:
-    UserError: not a SavedModel of this package, of a newer format, or of another architecture.
+    UserError: not a SavedModel of this package, damaged, of a newer format, or of another architecture.
   """
   if not (pathlib.Path(path) / "saved_model.pb").is_file():
     raise UserError(f"{path}: no SavedModel here (a folder with saved_model.pb was expected)")
+  damage = checksums.problem(path, required=False)  # exports had none at first
+  if damage is not None:
+    raise UserError(f"{path}: this SavedModel is damaged: {damage}; copy or export it anew")
   try:
     module = tf.saved_model.load(str(path))
     loaded = module.initialization()

@@ -90,6 +90,7 @@ def prototypes(features, labels, mask=None):
   Returns:
     [T, N, D].
   """
+  labels = tf.cast(labels, tf.int32)
   member = tf.one_hot(labels, tf.reduce_max(labels) + 1, dtype=features.dtype)
   if mask is not None:
     member *= tf.cast(mask, features.dtype)[..., tf.newaxis]

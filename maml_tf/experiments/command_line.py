@@ -149,6 +149,8 @@ def main(argv, data_dir=None, prepare=lambda: None):
     prepare: called before TensorFlow is imported.
   """
   program = os.path.basename(argv[0])
+  if any(re.match(r"--?learner[= ].*:", argument) for argument in argv[1:]):
+    prepare()  # to be asked what settings it has, a class of the user's is imported, and TensorFlow with it
   try:
     config, text = parse(argv, data_dir)
   except UserError as error:

@@ -44,6 +44,10 @@ class Experiment:
   def load_data(self):
     """Loads what training and evaluation need, so that bad data is refused before the run directory is touched."""
 
+  def data_summary(self):
+    """Lines of text about the data that is loaded."""
+    return []
+
   def data_fingerprint(self):
     """A text that tells the training data apart where the datasource alone does not; None where it does."""
     return None

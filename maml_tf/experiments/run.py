@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from maml_tf import export
-from maml_tf.errors import UserError
+from maml_tf.errors import DivergedError, UserError
 from maml_tf.experiments import provenance
 from maml_tf.experiments.config import readable_name, train_command, training_settings, with_flags
 from maml_tf.experiments.settings import SETTINGS
@@ -59,6 +59,8 @@ def _run(config, experiment, command, say, began):
     _require_checkpoint(directory)
   with _failures_explained():
     experiment.load_data()
+  for line in experiment.data_summary():
+    say(line)
   with directory.locked(), _failures_explained():
     initial = _prepare(config, initial, directory, command, say)
     learner = experiment.learner(initial)
@@ -279,6 +281,8 @@ def _failures_explained():
       "smaller tasks (--meta_batch_size, --update_batch_size, --eval_queries, --num_updates) need less as well; "
       "of policies, --meta_batch_size, --rollouts_per_task and --hvp_subsample"
     ) from error
+  except DivergedError as error:
+    raise DivergedError(f"{error} (--update_lr; --meta_lr, with TRPO --max_kl)") from error
   except tf.errors.OpError as error:
     said = re.search(r"UserError: ([^\n]+)", error.message)  # by Python code inside of the graph: a simulator
     if said is None:

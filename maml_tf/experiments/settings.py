@@ -194,7 +194,7 @@ _DESCRIBED = (
           bool, repeats=False),
   Setting("train", True, "True to train (and then evaluate), False to evaluate only", "run", bool, repeats=False),
   Setting("test_iter", -1, "with --train=False: iteration of the checkpoint to evaluate; 0 or less: the newest",
-          "evaluation", repeats=False),
+          "evaluation", repeats=False, library_name="iteration"),
   Setting("test_set", False, "evaluate on test tasks rather than validation tasks", "evaluation", bool, repeats=False),
   Setting("train_update_batch_size", -1, "with --train=False: update_batch_size in training, where it differed; -1: "
           "did not", "evaluation", check=_as_in_training, sentinel=-1, of_domain=True, repeats=False),
@@ -251,7 +251,7 @@ _DESCRIBED = (
   Setting("render", False, "write videos of a policy before and after adaptation", "evaluation", bool, of_domain=True,
           repeats=False),
   # These came with the redesign.
-  Setting("image_size", None, "height and width that images are resized to (default: the data set's)", "task",
+  Setting("image_size", None, "height and width that images are resized to; none: the data set's own", "task",
           check=at_least(1), optional=True, of_domain=True, hashed=True, unless=None, library_name="image_size"),
   Setting("log_every", 100, "iterations between rows of the log", "training", check=at_least(1)),
   Setting("validate_every", 1000, "iterations between validations", "training", check=at_least(1)),

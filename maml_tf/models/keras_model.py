@@ -75,7 +75,7 @@ class KerasModel(explicit.ExplicitModel):
       and owned.layer.trainable
       and re.search("/moving_(mean|variance)$", name)
     }
-    self._over_tasks = TaskMap()
+    self._over_tasks = TaskMap(unrolls=bool(keras_tree.lookup_tables(model)))
     self.keeps_values = not fresh
     if fresh is None:
       self.keeps_values = arrived_built and not keras_tree.is_as_drawn(self._named)

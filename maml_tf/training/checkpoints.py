@@ -160,7 +160,7 @@ class CheckpointFolder:
         if index + 1 < len(candidates):
           self.warn(f"{error}; falling back to the previous one, {candidates[index + 1].name}")
     if candidates:
-      raise UserError(f"{self.folder}: every checkpoint is damaged; --resume=False puts this run aside and starts anew")
+      raise UserError(f"{self.folder}: every checkpoint is damaged; resume=False puts this run aside and starts anew")
     return None
 
   def _find(self, iteration):
@@ -171,7 +171,7 @@ class CheckpointFolder:
         available.setdefault(read(self.best_path)[1]["iteration"], self.best_path)
     if iteration not in available:
       there = ", ".join(map(str, sorted(available))) or "none"
-      raise UserError(f"--test_iter={iteration}: no such checkpoint in {self.folder} (there: {there})")
+      raise UserError(f"iteration={iteration}: no such checkpoint in {self.folder} (there: {there})")
     return available[iteration]
 
   def _path(self, iteration):
@@ -247,7 +247,7 @@ def _conform(path, state, like, prefix=""):
 
   The order matters: a sum over a dict's values, the norm of a gradient, has to come out the same bit for bit.
   """
-  advice = "; it was written by another model or version: --resume=False puts the run aside, or name another --logdir"
+  advice = "; it was written by another model or version: resume=False puts the run aside, or name another folder"
   for name in state:
     if name not in like:
       raise UserError(f"{path}: the checkpoint holds {prefix}{name}, which is not expected here{advice}")

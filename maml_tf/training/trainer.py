@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from maml_tf import evaluation, progress, randomness, tracing
-from maml_tf.errors import UserError
+from maml_tf.errors import DivergedError, UserError
 from maml_tf.training import interrupts
 from maml_tf.training.checkpoints import CheckpointFolder
 from maml_tf.training.logging import CsvLog, TensorBoard, rewind_events
@@ -72,7 +72,7 @@ class Trainer:
     say=print,
   ):
     if jit_compile and not getattr(learner, "compiles", True):
-      raise UserError("--jit_compile: these tasks run Python code, which XLA cannot compile; use --jit_compile=False")
+      raise UserError("jit_compile=True: these tasks run Python code, which XLA cannot compile; use jit_compile=False")
     self.learner, self.directory, self.schedule = learner, directory, schedule
     self.seed, self.config, self.say = seed, config or {}, say
     self.on_start, self.on_validation, self.on_interrupt = on_start, on_validation, on_interrupt
@@ -93,7 +93,7 @@ class Trainer:
       "resumed_from"}; "seconds" is the time of the loop with its logging, without validating, tracing and compiling.
 
     Raises:
-      UserError: the loss, its gradient or a weight is not finite. The last good checkpoint is kept.
+      DivergedError: the loss, its gradient or a weight is not finite. The last good checkpoint is kept.
       KeyboardInterrupt: once the last iteration is kept; its text says which that is.
     """
     at = self._restore()
@@ -159,9 +159,9 @@ class Trainer:
     interval = at.interval or Interval(first, self._next(first, self.schedule.log_every) - first, None)
     state, means, done = self._run(at.state, first, count, interval)
     if int(done) < count:
-      raise UserError(self._not_finite(f"at meta-iteration {first + int(done) + 1}"))
+      raise DivergedError(self._not_finite(f"at meta-iteration {first + int(done) + 1}"))
     if not _all_finite(state.get("weights", {})):  # of a learner whose metrics do not tell
-      raise UserError(self._not_finite(f"between meta-iterations {first + 1} and {until}"))
+      raise DivergedError(self._not_finite(f"between meta-iterations {first + 1} and {until}"))
     seconds = time.perf_counter() - began
     due = self._due(until, self.schedule.validate_every)
     self._at = Position(until, state, at.best, interval.advanced(means, count, seconds), due)
@@ -312,7 +312,7 @@ class Trainer:
     kept = f"the checkpoint of iteration {kept[-1]} is kept" if kept else "there is no checkpoint yet"
     return (
       f"the loss or its gradient became infinite or NaN {when}; {kept}. "
-      "A smaller --update_lr, or a smaller step of the outer loop (--meta_lr, with TRPO --max_kl) usually helps"
+      "Smaller steps of the inner loop, or of the outer one, usually help"
     )
 
 

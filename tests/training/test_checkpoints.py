@@ -152,7 +152,7 @@ def test_one_iteration_can_be_loaded_the_best_one_too(folder):
 def test_a_missing_iteration_is_named_with_those_that_there_are(folder):
   folder.save(make_state(), meta(5))
   folder.save_best(make_state(), meta(2))
-  with pytest.raises(UserError, match=r"--test_iter=3: .*\(there: 2, 5\)"):
+  with pytest.raises(UserError, match=r"iteration=3: .*\(there: 2, 5\)"):
     folder.load(3)
   with pytest.raises(UserError, match="there: none"):
     CheckpointFolder(folder.folder / "nothing").load(3)

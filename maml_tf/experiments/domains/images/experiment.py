@@ -40,6 +40,9 @@ class ImageExperiment(Experiment):
       self._validation_tasks()
     self._possible_queries()
 
+  def data_summary(self):
+    return [f"{self.config.datasource} {part}: {bank.summary()}" for part, bank in self._banks.items()]
+
   def data_fingerprint(self):
     return self.data_set.fingerprint(self.config.data_dir)
 
