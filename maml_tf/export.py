@@ -40,8 +40,8 @@ class AdaptationModule(ExportedModule):
     metadata: JSON-able dict that travels with the artefact.
     stored_dtype: of the weights in the file, tf.float16 for half the size; what it computes with and gives out has the
       dtype of `weights`. None: the same.
-    bn_mode: whose statistics normalise query examples: "support", those of the support set under the adapted weights, so
-      that one example can be asked at a time; or "transductive", the query examples' own, as published. An algorithm
+    bn_mode: whose statistics normalise query examples: "support", those of the support set under the adapted weights,
+      so that one example can be asked at a time; or "transductive", the query examples' own, as published. One
       that was trained with running averages keeps those.
   """
 
