@@ -6,10 +6,25 @@ The public names load on first use, so that a command line can refuse bad input 
 import importlib
 
 __version__ = "0.1.0"
-__all__ = ["MAML", "evaluation", "export", "load", "losses", "models", "predict_folder", "tasks"]
+__all__ = [
+  "MAML",
+  "check_meta_gradient",
+  "evaluation",
+  "export",
+  "load",
+  "losses",
+  "models",
+  "predict_folder",
+  "tasks",
+]
 
 # A public name that is no module, and the module that has it.
-_HOMES = {"MAML": "maml_tf.front", "load": "maml_tf.loading", "predict_folder": "maml_tf.pictures"}
+_HOMES = {
+  "MAML": "maml_tf.front",
+  "check_meta_gradient": "maml_tf.gradient_check",
+  "load": "maml_tf.loading",
+  "predict_folder": "maml_tf.pictures",
+}
 
 
 def __getattr__(name):

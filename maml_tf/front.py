@@ -174,19 +174,21 @@ class MAML(maml.MAML):
     measure = evaluation.of_algorithm(self, weights, num_updates)
     return evaluation.evaluate_with_progress(measure, batch, root, num_tasks, label="evaluating")
 
-  def save(self, path, pictures: dict | None = None) -> None:
+  def save(self, path, pictures: dict | None = None, bn_mode: str = "support") -> None:
     """Writes a SavedModel that adapts and predicts with TensorFlow alone; `maml_tf.load` reads it.
 
     Args:
       path: folder to write; an older SavedModel there is replaced.
       pictures: where the inputs are pictures: {"range": (low, high) of the values, "inverted": whether ink is high},
         so that `maml-tf predict` knows how to make them from files. None: they are none.
+      bn_mode: whose statistics normalise query examples: as of `export.AdaptationModule`.
     """
     weights = self._learned("save")
     if self._tasks is None:
       raise ValueError("save: fit has not run yet, so the shape of a task is not known; call fit first")
     metadata = {} if pictures is None else {"pictures": export.picture_metadata(**pictures)}
-    export.save_module(export.AdaptationModule(self, weights, self._tasks.specs(), metadata), path)
+    module = export.AdaptationModule(self, weights, self._tasks.specs(), metadata, bn_mode=bn_mode)
+    export.save_module(module, path)
 
   def load_weights(self, path) -> None:
     """Takes the weights of a SavedModel of the same architecture.
