@@ -4,6 +4,14 @@ The public names load on first use, so that a command line can refuse bad input 
 """
 
 import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+  from maml_tf import evaluation, export, losses, models, tasks
+  from maml_tf.front import MAML
+  from maml_tf.gradient_check import check_meta_gradient
+  from maml_tf.loading import load
+  from maml_tf.pictures import predict_folder
 
 __version__ = "0.1.0"
 __all__ = [

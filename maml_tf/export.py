@@ -7,6 +7,7 @@ import pathlib
 import shutil
 import sys
 import tempfile
+from typing import Any
 
 import tensorflow as tf
 
@@ -173,7 +174,7 @@ def _specs_of(nest):
   return tf.nest.map_structure(lambda value: tf.TensorSpec(value.shape, value.dtype), nest)
 
 
-def picture_metadata(range=(0.0, 1.0), inverted=False):
+def picture_metadata(range: tuple[float, float] = (0.0, 1.0), inverted: bool = False) -> dict:
   """What has to be known to make inputs of pictures, as the "pictures" of an artefact's metadata.
 
   Args:
@@ -204,7 +205,7 @@ def _description(algorithm, weights, specs):
   }
 
 
-def save(learner, state, path):
+def save(learner: Any, state: dict, path: str | os.PathLike) -> None:
   """Writes the SavedModel of a learner's state, whole or not at all; an older one at `path` is replaced.
 
   Args:
@@ -215,7 +216,7 @@ def save(learner, state, path):
   save_module(learner.export_module(state), path)
 
 
-def save_module(module, path):
+def save_module(module: ExportedModule, path: str | os.PathLike) -> None:
   """Writes a SavedModel, whole or not at all; an older one at `path` is replaced.
 
   Args:
@@ -236,7 +237,9 @@ def save_module(module, path):
     shutil.rmtree(temporary, ignore_errors=True)
 
 
-def load_initialization(path, expected_shapes=None, optional_shapes=None):
+def load_initialization(
+  path: str | os.PathLike, expected_shapes: dict | None = None, optional_shapes: dict | None = None
+) -> tuple[dict[str, tf.Tensor], dict]:
   """Reads the initialisation of a SavedModel that `save` wrote.
 
   Args:
@@ -261,7 +264,7 @@ def load_initialization(path, expected_shapes=None, optional_shapes=None):
   return weights, metadata
 
 
-def load_module(path):
+def load_module(path: str | os.PathLike) -> tuple[Any, dict[str, tf.Tensor], dict]:
   """(module, its initialisation: dict of name -> tensor, metadata dict) of a SavedModel that `save` wrote.
 
   Raises:

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from maml_tf import evaluation, export, over_tasks, randomness, tracing
 from maml_tf.algorithms import maml
+from maml_tf.maml import LearnedStepSizes
 from maml_tf.models import from_keras, shapes
 from maml_tf.tasks import TaskDistribution
 from maml_tf.training.fit import History, Settings, fit
@@ -41,8 +42,12 @@ class MAML(maml.MAML):
 
   Args:
     model: a Keras model, which `models.from_keras` wraps, or a model with explicit weights.
-    *arguments: loss, inner_lr, num_updates, ...: as of `maml_tf.algorithms.maml.MAML`.
-    **settings: likewise.
+    loss: "mse", "crossentropy", or a callable (labels, outputs) -> per-example losses [..., n].
+    inner_lr: the step size alpha: a float; a dict per weight name; a list of either, one per step; or
+      `maml_tf.maml.LearnedStepSizes`.
+    num_updates: inner steps in training.
+    first_order, loss_reduction, bn_mode, checkpoint_inner_steps, compute_dtype, regularisation: as of
+      `maml_tf.algorithms.maml.MAML`.
 
   Attributes:
     weights: what `fit` has learned, dict of name -> tensor; None before. It may be set.
@@ -50,8 +55,23 @@ class MAML(maml.MAML):
     stop_training: set to True by a Keras callback, ends `fit`.
   """
 
-  def __init__(self, model: keras.Model, *arguments, **settings):
-    super().__init__(from_keras(model), *arguments, **settings)
+  def __init__(
+    self,
+    model: keras.Model,
+    loss: str | Callable | dict | list | tuple = "mse",
+    inner_lr: float | dict | list | LearnedStepSizes = 0.01,
+    num_updates: int = 1,
+    first_order: bool = False,
+    loss_reduction: str = "mean",
+    bn_mode: str = "transductive",
+    checkpoint_inner_steps: bool = False,
+    compute_dtype: tf.DType | None = None,
+    regularisation: bool = True,
+  ):
+    super().__init__(
+      from_keras(model), loss, inner_lr, num_updates, first_order, loss_reduction, bn_mode, checkpoint_inner_steps,
+      compute_dtype, regularisation,
+    )  # fmt: skip
     self.weights: dict[str, tf.Tensor] | None = None
     self.history: History | None = None
     self.stop_training = False

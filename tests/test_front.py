@@ -1,5 +1,6 @@
 """The front door: fit, evaluate, adapt, predict, save and load, on a Keras model and arrays of one's own."""
 
+import inspect
 import os
 import signal
 import subprocess
@@ -236,6 +237,12 @@ def test_what_does_not_fit_is_refused_before_training(change, error, message):
     make().fit(**{"tasks": distribution(), "iterations": 2} | change)
   assert message in str(raised.value)
   assert "\n" not in str(raised.value)
+
+
+def test_its_arguments_are_those_of_the_algorithm():
+  front, below = (inspect.signature(cls.__init__).parameters for cls in (MAML, Algorithm))
+  assert {n: p.default for n, p in front.items()} == {n: p.default for n, p in below.items()}
+  assert list(front) == list(below)
 
 
 def test_saving_before_fitting_is_refused(tmp_path):

@@ -1,9 +1,11 @@
 """N-way K-shot tasks from arrays of a user's own: images, series, rows of a table, sequences of ids."""
 
 import numbers
+from collections.abc import Iterable
 
 import keras
 import numpy as np
+import numpy.typing as npt
 
 from maml_tf.errors import UserError
 from maml_tf.tasks.episodes import Episodes, LabelledImages
@@ -27,7 +29,9 @@ class ArrayTasks(Episodes):
     return chosen
 
 
-def from_arrays(x, y, ways: int, shots: int, queries: int, classes=None) -> ArrayTasks:
+def from_arrays(
+  x: npt.ArrayLike, y: npt.ArrayLike, ways: int, shots: int, queries: int, classes: Iterable | None = None
+) -> ArrayTasks:
   """Tasks of `ways` classes drawn from labelled examples, relabelled 0 to ways - 1 in random order.
 
   Support and query set of a task share no example. The values are as they are given: pixels of 0 to 255 are best

@@ -36,7 +36,16 @@ class Episodes(TaskDistribution):
 
   said = ("Episodes", "images")
 
-  def __init__(self, bank, ways, shots, queries, rotations=False, invert=False, dtype=tf.float32):
+  def __init__(
+    self,
+    bank: Any,
+    ways: int,
+    shots: int,
+    queries: int,
+    rotations: bool = False,
+    invert: bool = False,
+    dtype: tf.DType = tf.float32,
+  ):
     side_by_side = not isinstance(bank, LabelledImages)
     table = IndexTable(np.arange(bank.offsets[-1]), bank.offsets, names=bank.names) if side_by_side else bank.table
     _check(self.said, table, ways, shots, queries)
@@ -51,7 +60,7 @@ class Episodes(TaskDistribution):
     self._num_classes = tf.constant(table.num_classes, tf.int32)
 
   @classmethod
-  def from_table(cls, images, table, *args, **kwargs):
+  def from_table(cls, images: Any, table: IndexTable, *args, **kwargs) -> "Episodes":
     """Episodes whose classes are those of a table.
 
     Args:

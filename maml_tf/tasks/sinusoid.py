@@ -25,7 +25,9 @@ class Sinusoid(TaskDistribution):
     dtype: tf.float32 or tf.float64.
   """
 
-  def __init__(self, num_support, num_query, half=None, oracle=False, dtype=tf.float32):
+  def __init__(
+    self, num_support: int, num_query: int, half: str | None = None, oracle: bool = False, dtype: tf.DType = tf.float32
+  ):
     if half not in HALVES:
       raise ValueError(f"half: expected one of {list(HALVES)}, got {half!r}")
     self.num_support, self.num_query = num_support, num_query
