@@ -132,7 +132,7 @@ def fitted():
 def test_training_begins_from_a_fitted_model():
   brought = fitted()
   model = models.from_keras(brought)
-  learner = learners.SupervisedLearner(MAML(model), tasks.Sinusoid())
+  learner = learners.SupervisedLearner(MAML(model), tasks.Sinusoid(num_support=2, num_query=2))
   for weights in (model.initial_weights(), MAML(model).initial_weights(3), learner.initial_state(5)["weights"]):
     for weight, variable in zip(weights.values(), brought.get_weights(), strict=True):
       np.testing.assert_array_equal(weight, variable)
@@ -226,6 +226,7 @@ def test_tables_in_graphs_and_exports(kind, tmp_path):
   maml = MAML(models.from_keras(keras.Model(inputs, L.Flatten()(embedded))), inner_lr=0.1)
   right = [0.0, 0.0, 0.0, 0.0]
   right[index] = 1.28
+  zeros = np.zeros([1, 1, 1], np.float32)
   for graph in (False, True):
     loss, gradients = meta_gradients(
       maml, tasks.TaskBatch(x, np.zeros([1, 1, 1], "f"), x, np.zeros([1, 1, 1], "f")), graph
