@@ -26,7 +26,7 @@ class BuildWithSplits(build_py):
     if not self.editable_mode:
       target = pathlib.Path(self.build_lib, "maml_tf", "datasets", "split_files")
       self.mkpath(str(target))
-      for file in (*HERE.glob("data/*_split.json"), *HERE.glob("data/miniimagenet_*")):
+      for file in HERE.glob("data/*_split.json"):
         self.copy_file(str(file), str(target / file.name))
 
 

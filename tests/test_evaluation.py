@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from maml_tf import MAML, evaluation, models, randomness, tasks
-from maml_tf.experiments.presets import PUBLISHED_IMAGES, PUBLISHED_IMAGES_CI95, published_queries
+from maml_tf.experiments.domains.images.published import TABLE_1, queries
 
 SEED = randomness.make_seed(0)
 
@@ -45,18 +45,18 @@ def test_intervals_are_those_of_scipy():
   np.testing.assert_allclose(summary["ci95"], (high - low) / 2, rtol=1e-4)
 
 
-def independent(accuracy, queries):
+def independent(accuracy, count):
   """The 95 % interval, in %, of that many queries which err independently, in each of the published 600 tasks."""
-  return 196 * np.sqrt(accuracy * (1 - accuracy) / (600 * queries))
+  return 196 * np.sqrt(accuracy * (1 - accuracy) / (600 * count))
 
 
-@pytest.mark.parametrize("cell", PUBLISHED_IMAGES, ids=str)
-def test_published_intervals_are_those_of_the_number_of_queries_that_they_are_said_to_have(cell):
+@pytest.mark.parametrize("task", TABLE_1, ids=str)
+def test_published_intervals_are_those_of_the_number_of_queries_that_they_are_said_to_have(task):
   """Up to the printed digits, 3 % (a deviation over 600 tasks is not known better), and what unlike tasks add here."""
-  datasource, ways, shots, *_ = cell
-  accuracy, printed = PUBLISHED_IMAGES[cell][0], PUBLISHED_IMAGES_CI95[cell]
+  datasource, ways, shots, *_ = task
+  accuracy, printed, _ = TABLE_1[task]
   rounding = 0.05 if datasource == "omniglot" else 0.005
-  expected = independent(accuracy, ways * published_queries(datasource, shots))
+  expected = independent(accuracy, ways * queries(datasource, shots))
   assert 0.97 * expected - rounding < printed < 1.36 * expected + rounding
 
 
@@ -66,5 +66,5 @@ def test_the_document_has_these_intervals():
   assert len(rows) == 8
   ways = [20 if "20-way" in line else 5 for line in text.splitlines() if re.search(r"-way .* ± .* \| [\d.]+ \|", line)]
   for (accuracy, one, five), n in zip(rows, ways, strict=True):
-    for printed, queries in ((one, 1), (five, 5)):
-      assert not printed or float(printed) == round(independent(float(accuracy) / 100, n * queries), 2)
+    for printed, per_class in ((one, 1), (five, 5)):
+      assert not printed or float(printed) == round(independent(float(accuracy) / 100, n * per_class), 2)

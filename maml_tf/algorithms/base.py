@@ -26,6 +26,7 @@ class Algorithm:
     needs_head: the network ends in a layer of logits or outputs. False: it ends in features.
     kinds: which domains it is for, of "regression", "classification", "policies". A plug-in says it here.
     settings: names of the settings (`experiments.settings`) that it takes as arguments. A plug-in says it here.
+    compiles: whether XLA can compile it.
     fixed_variables: variables that no training changes, which an exported artefact has to carry.
   """
 
@@ -33,6 +34,7 @@ class Algorithm:
   needs_head: ClassVar[bool] = True
   kinds: ClassVar[tuple] = ("regression", "classification")
   settings: ClassVar[tuple] = ()
+  compiles: ClassVar[bool] = True
   fixed_variables = ()
 
   def initial_weights(self, seed=0):
@@ -80,6 +82,15 @@ class Algorithm:
     """What `predict_one` takes beside what `adapt` returns, a list: the weights themselves, where they are a task."""
     del weights
     return []
+
+  def exported(self, bn_mode):
+    """The algorithm as an artefact has it: queries normalised as `bn_mode` says, where they are by statistics."""
+    del bn_mode
+    return self
+
+  def shares_statistics(self):
+    """Whether a prediction depends on what else is asked: the queries are normalised by their own statistics."""
+    return False
 
   def adapt_final(self, weights, support_x, support_y, num_updates, seed=None):
     """`adapt`; for an algorithm whose own `adapt` returns every step, the last of them."""

@@ -13,14 +13,15 @@ import os
 import pathlib
 import secrets
 import shutil
+import stat
 import sys
 
 import numpy as np
 
-from maml_tf import progress
+from maml_tf import checksums, progress
 from maml_tf.errors import UserError
 
-CACHE_FORMAT_VERSION = 1
+CACHE_FORMAT_VERSION = 2  # 2: checksums, and photographs turned as their EXIF data say
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +93,9 @@ class Source:
 def files_source(name, where, files):
   """A source of image files: `files` is a list of (class name, path)."""
   stats = [(class_name, str(path), _readable(path, path.stat)) for class_name, path in files]
+  for _, path, status in stats:
+    if not stat.S_ISREG(status.st_mode):  # reading from a pipe would wait for ever
+      raise UserError(f"{path}: not a regular file; replace or remove it")
   text = json.dumps([(c, p, s.st_size, s.st_mtime_ns) for c, p, s in sorted(stats, key=lambda entry: entry[:2])])
 
   def images():
@@ -119,10 +123,8 @@ def load(source, cache_dir, size, channels, expected_size=None):
   """
   _check_sizes(source, source.sizes, expected_size)  # before minutes of decoding, where it is known
   key = json.dumps([CACHE_FORMAT_VERSION, source.fingerprint, list(size), channels])
-  folder = pathlib.Path(cache_dir) / f"{source.name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
-  if not folder.is_dir():
-    _build(source, folder, size, channels)
-  bank = _open(folder)
+  cache = _Cache(source, pathlib.Path(cache_dir), hashlib.sha256(key.encode()).hexdigest()[:16], tuple(size), channels)
+  bank = cache.open_or_build()
   _check_sizes(source, dict(zip(bank.names, bank.sizes, strict=True)), expected_size)
   return bank
 
@@ -141,28 +143,116 @@ def _check_sizes(source, sizes, expected):
       raise UserError(f"{source.where}: class {name} has {count} images, expected {expected}; {advice}")
 
 
-def _open(folder):
-  try:
-    index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-    images = np.load(folder / "images.npy", mmap_mode="r")
-    return ImageBank(images, tuple(index["names"]), np.array(index["offsets"]))
-  except (OSError, ValueError, KeyError) as error:
-    raise UserError(f"{folder}: this cache of images cannot be read ({error}); remove the folder") from error
+class _DamagedError(Exception):
+  """A cache is not what was written, or not the one that is asked for; the message says in what."""
 
 
-def _build(source, folder, size, channels):
-  """Decodes everything into `folder`, which appears whole or not at all."""
-  try:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with _building(folder.parent):
-      if not folder.is_dir():  # else another process has made it in the meantime
-        _decode_into(folder, source, size, channels)
-  except OSError as error:
-    megabytes = source.num_images * size[0] * size[1] * channels / 1e6
-    raise UserError(
-      f"{folder.parent}: cannot write the image cache ({error.strerror}); it needs {megabytes:.0f} MB in a folder that "
-      "can be written: make room, or change the permissions"
-    ) from error
+@dataclasses.dataclass(frozen=True)
+class _Cache:
+  """Where one source's decoded images are kept: `<folder>/<name>-<key>/{images.npy,index.json,checksums.json}`."""
+
+  source: Source
+  parent: pathlib.Path
+  key: str
+  size: tuple
+  channels: int
+
+  @property
+  def folder(self):
+    return self.parent / f"{self.source.name}-{self.key}"
+
+  def open_or_build(self):
+    """The bank: as it is in the cache where that is there and sound, else decoded (anew)."""
+    damage = None
+    if self.folder.is_dir():
+      try:
+        return self._open()
+      except _DamagedError as error:
+        damage = error
+    return self._build(damage)
+
+  def _open(self):
+    """The bank in the folder, if each file is what was written and together they are what the key says.
+
+    Raises:
+      _DamagedError: they are not.
+    """
+    damage = checksums.problem(self.folder)
+    if damage is not None:
+      raise _DamagedError(damage)
+    try:
+      index = json.loads((self.folder / "index.json").read_text(encoding="utf-8"))
+      images = np.load(self.folder / "images.npy", mmap_mode="r", allow_pickle=False)
+      names, offsets, key = tuple(index["names"]), np.array(index["offsets"], np.int64), index["key"]
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+      raise _DamagedError(f"it cannot be read ({error})") from error
+    if key != self.key:
+      raise _DamagedError("it is the cache of other images")
+    self._check_contents(images, names, offsets)
+    return ImageBank(images, names, offsets)
+
+  def _check_contents(self, images, names, offsets):
+    """Refuses what no writing of this module would have left."""
+    expected = (self.source.num_images, *self.size, self.channels)
+    if images.dtype != np.uint8 or images.shape != expected:
+      found = f"{images.dtype} {list(images.shape)}"
+      raise _DamagedError(f"images.npy holds {found}, uint8 {list(expected)} was expected")
+    ends = offsets.shape == (len(names) + 1,) and offsets[0] == 0 and offsets[-1] == len(images)
+    texts = all(isinstance(name, str) for name in names)
+    if not (ends and texts and (np.diff(offsets) > 0).all() and list(names) == sorted(set(names))):
+      raise _DamagedError("index.json does not divide the images into classes")
+    sizes = dict(zip(names, np.diff(offsets).tolist(), strict=True))
+    if self.source.sizes is not None and sizes != dict(self.source.sizes):
+      raise _DamagedError("index.json has other classes than the files")
+
+  def _build(self, damage):
+    """Decodes everything into the folder, which appears whole or not at all, and opens it."""
+    if damage is not None:
+      print(f"{self.folder}: this cache is damaged: {damage}; decoding the images anew", file=sys.stderr, flush=True)
+    try:
+      self.parent.mkdir(parents=True, exist_ok=True)
+      with _building(self.parent):
+        with contextlib.suppress(_DamagedError):
+          if self.folder.is_dir():  # another process may have made it, or mended it, in the meantime
+            return self._open()
+        self._decode()
+    except OSError as error:
+      megabytes = self.source.num_images * self.size[0] * self.size[1] * self.channels / 1e6
+      raise UserError(
+        f"{self.parent}: cannot write the image cache ({error.strerror}); it needs {megabytes:.0f} MB in a folder that "
+        "can be written: make room, or change the permissions"
+      ) from error
+    try:
+      return self._open()
+    except _DamagedError as error:
+      advice = "look after the disk, or have the cache elsewhere"
+      raise UserError(f"{self.folder}: what was written just now is damaged: {error}; {advice}") from error
+
+  def _decode(self):
+    temporary, old = (self._half_made() for _ in range(2))
+    temporary.mkdir()
+    try:
+      by_class = _decode_all(self.source, self.size, self.channels)
+      names = sorted(by_class)
+      offsets = np.cumsum([0, *(len(by_class[name]) for name in names)])
+      shape = (int(offsets[-1]), *self.size, self.channels)
+      _write_images(temporary / "images.npy", (by_class.pop(name) for name in names), shape)
+      index = {"key": self.key, "names": names, "offsets": offsets.tolist()}
+      _write(temporary / "index.json", [json.dumps(index).encode()])
+      checksums.write(temporary)
+      with contextlib.suppress(FileNotFoundError):
+        os.rename(self.folder, old)  # a damaged one; who has it open keeps it
+      try:
+        os.rename(temporary, self.folder)
+      except OSError:
+        if not self.folder.is_dir():  # else another process was first
+          raise
+    finally:
+      for path in (temporary, old):
+        shutil.rmtree(path, ignore_errors=True)
+
+  def _half_made(self):
+    return self.parent / f".{self.folder.name}.{secrets.token_hex(4)}.half"
 
 
 @contextlib.contextmanager
@@ -189,24 +279,6 @@ def _wait_for_lock(descriptor, cache):
     if sys.stderr.isatty():
       print(f"another process is decoding images into {cache}; waiting for it", file=sys.stderr, flush=True)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
-
-
-def _decode_into(folder, source, size, channels):
-  temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.half")
-  temporary.mkdir()
-  try:
-    by_class = _decode_all(source, size, channels)
-    names = sorted(by_class)
-    offsets = np.cumsum([0, *(len(by_class[name]) for name in names)])
-    _write_images(temporary / "images.npy", (by_class.pop(name) for name in names), (int(offsets[-1]), *size, channels))
-    _write(temporary / "index.json", [json.dumps({"names": names, "offsets": offsets.tolist()}).encode()])
-    try:
-      os.rename(temporary, folder)
-    except OSError:
-      if not folder.is_dir():  # else another process was first
-        raise
-  finally:
-    shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _write_images(path, classes, shape):
@@ -278,14 +350,18 @@ def _resized(image, size):
 
 
 def decode(data, size, channels, where):
-  """One image file's bytes as uint8 [H, W, C], resized with Lanczos filtering (as cbfinn/maml's data scripts do)."""
-  from PIL import Image, UnidentifiedImageError
+  """One image file's bytes as uint8 [H, W, C], resized with Lanczos filtering (as cbfinn/maml's data scripts do).
+
+  A photograph is turned as its EXIF data say; of an animation or of several pages the first counts; transparency is
+  left out.
+  """
+  from PIL import Image, ImageOps, UnidentifiedImageError
 
   try:
     with Image.open(io.BytesIO(data)) as image:
       if image.mode[0] in "IF":  # Pillow would cut their values off at 255, not scale them
         raise ValueError("more than 8 bits per channel")
-      image = image.convert("L" if channels == 1 else "RGB")
+      image = ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB")
       return _resized(image, size).reshape(*size, channels)
   except Exception as error:  # Pillow's decoders have many for a damaged file
     reason = "of no known format" if isinstance(error, UnidentifiedImageError) else error

@@ -30,7 +30,7 @@ def omniglot(data_dir):
   """
   data_dir = pathlib.Path(data_dir)
   prepared = (data_dir / "tensorflow_datasets" / "omniglot").glob("*/dataset_info.json")
-  prepared = [file.parent for file in prepared if re.fullmatch(r"\d+\.\d+\.\d+", file.parent.name)]
+  prepared = [file.parent for file in prepared if file.is_file() and re.fullmatch(r"\d+\.\d+\.\d+", file.parent.name)]
   if prepared:
     return "tfds", max(prepared, key=lambda folder: [int(number) for number in folder.name.split(".")])
   images = data_dir / "omniglot"
@@ -66,9 +66,9 @@ def folders(folder):
   """Sorted paths of the folders in a folder; hidden ones do not count.
 
   Raises:
-    UserError: the folder cannot be read.
+    UserError: the folder cannot be read, or a name in it is not UTF-8.
   """
-  return [path for path in _entries(folder) if path.is_dir()]
+  return [_named_in_utf8(path) for path in _entries(folder) if path.is_dir()]
 
 
 def class_folders(folder):
@@ -87,13 +87,6 @@ def class_folders(folder):
   return classes
 
 
-def check(datasource, data_dir):
-  """`DATASETS[datasource].check`, for callers from before there were records."""
-  from maml_tf.datasets.records import DATASETS
-
-  DATASETS[datasource].check(data_dir)
-
-
 def check_folder(data_dir, layout):
   """Refuses a folder that does not hold a data set, with what to put where and how.
 
@@ -109,6 +102,9 @@ def check_folder(data_dir, layout):
     raise UserError("data_dir=: expected the name of a folder")
   if str(data_dir).startswith("~"):  # else Omniglot would be downloaded into a folder of that name
     raise UserError(f"data_dir={data_dir}: the shell left the ~ as it is; write $HOME instead")
+  shown = printable(data_dir).replace("\0", "\\x00")
+  if shown != str(data_dir):
+    raise UserError(f"data_dir={shown}: expected the name of a folder in UTF-8, without a NUL; name another")
   try:
     if path.exists() and not path.is_dir():
       raise UserError(f"data_dir={data_dir}: this is a file, a folder was expected; name the folder of the data sets")
@@ -135,10 +131,11 @@ def check_miniimagenet(path):
     _refuse_half(path / "miniimagenet", SPLITS)
     raise UserError(missing_miniimagenet(path))
   kind, folder = found
-  splits.check_lists(path / "miniimagenet")
   if kind == "folders":
     names = {split: [path.name for path in folders(folder / split)] for split in SPLITS}
     splits.check_miniimagenet_folders(folder, names)
+  else:
+    splits.check_lists(path / "miniimagenet")
 
 
 def check_split_folders(path):
@@ -183,7 +180,8 @@ def missing_miniimagenet(data_dir):
     f"data_dir={data_dir}: {absence} (looked in {folder} for {{train,val,test}}/<class>/*.jpg, for images/*.jpg as "
     "the lists of Ravi and Larochelle name them, and for ImageNet's own class folders); its images are ImageNet's and "
     "cannot be downloaded for you: put one of the three there, or name another folder; with ImageNet at hand, link "
-    f"its class folders: mkdir -p {folder} && ln -s /path/to/ILSVRC2012/train/n* {folder}/"
+    f"its class folders: mkdir -p {folder} && ln -s /path/to/ILSVRC2012/train/n* {folder}/, and put the three lists "
+    f"there, from {splits.LISTS_URL}"
   )
 
 
@@ -216,7 +214,7 @@ def passed_over(folder):
   others = (
     path for path in files if path.suffix.lower() not in IMAGE_SUFFIXES and path.name.lower() not in LEFT_BEHIND
   )
-  return dict(sorted(collections.Counter(path.suffix.lower() or path.name for path in others).items()))
+  return dict(sorted(collections.Counter(printable(path.suffix.lower() or path.name) for path in others).items()))
 
 
 def contents_hash(folder):
@@ -227,6 +225,11 @@ def contents_hash(folder):
   files = (path for folder in folders(folder) for path in _images(folder) if path.is_file())
   lines = sorted(f"{path.parent.name}/{path.name} {path.stat().st_size}" for path in files)
   return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+def printable(path):
+  """A path as text that can be written anywhere: bytes that are not UTF-8 become escapes."""
+  return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def cache_folder(data_dir):
@@ -247,7 +250,16 @@ def _refuse_half(folder, parts):
 
 
 def _images(folder):
-  return [path for path in _entries(folder) if path.suffix.lower() in IMAGE_SUFFIXES]
+  return [_named_in_utf8(path) for path in _entries(folder) if path.suffix.lower() in IMAGE_SUFFIXES]
+
+
+def _named_in_utf8(path):
+  """The path, unless its last part is bytes that are no text: then no file of a run could name it."""
+  try:
+    path.name.encode()
+  except UnicodeEncodeError as error:
+    raise UserError(f"{printable(path)}: this name is not UTF-8; rename it") from error
+  return path
 
 
 def _entries(folder):

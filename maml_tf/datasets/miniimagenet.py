@@ -18,8 +18,8 @@ def load(data_dir, cache_dir, split, size=SIZE):
   """The bank of one split.
 
   Args:
-    data_dir: looked through as `locate.miniimagenet` says. The lists of Ravi and Larochelle come with this package;
-      `{train,val,test}.csv` in `data_dir`/miniimagenet win over them.
+    data_dir: looked through as `locate.miniimagenet` says. Where the images do not lie in split folders, the lists of
+      Ravi and Larochelle, `{train,val,test}.csv` in `data_dir`/miniimagenet, say which ones are meant.
     cache_dir: where the decoded images are kept.
     split: "train", "val" or "test".
     size: (height, width) that images are resized to.

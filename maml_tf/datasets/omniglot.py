@@ -119,6 +119,9 @@ def _from_tfds(folder):
   """The encoded PNGs of a data set that TFDS has prepared in `folder`."""
   import tensorflow as tf
 
+  for path in sorted(folder.iterdir()):
+    if not (path.is_file() or path.is_dir()):  # reading from a pipe would wait for ever
+      raise UserError(f"{path}: not a regular file; remove the folder and prepare it anew")
   try:
     with _quiet_tfds() as tfds:
       builder = tfds.builder_from_directory(str(folder))

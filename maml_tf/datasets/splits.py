@@ -1,16 +1,15 @@
-"""The committed lists of classes and images, and what they say about folders. No NumPy and no TensorFlow here."""
+"""Which classes and images are in which split, by committed and by the user's lists. No NumPy and no TensorFlow."""
 
 import csv
-import functools
-import gzip
 import json
 import pathlib
 
 from maml_tf.errors import UserError
 
 SPLITS = ("train", "val", "test")
-MINIIMAGENET_CLASSES = {"train": 64, "val": 16, "test": 20}
 MINIIMAGENET_PER_CLASS = 600
+# Ravi and Larochelle's own, who chose the classes and images of each split (2017).
+LISTS_URL = "https://github.com/twitter-research/meta-learning-lstm/tree/master/data/miniImagenet"
 
 
 def path(name):
@@ -24,37 +23,64 @@ def omniglot():
   return json.loads(path("omniglot_split.json").read_text(encoding="utf-8"))
 
 
-def miniimagenet(split, folder=None):
-  """The images of one split by class, in the order of the list.
+def miniimagenet_classes():
+  """Dict of "train", "val" and "test" to the names (WordNet ids) of miniImageNet's classes there."""
+  return json.loads(path("miniimagenet_split.json").read_text(encoding="utf-8"))
+
+
+def miniimagenet(split, folder):
+  """The images of one split by class, in the order of the list of Ravi and Larochelle that the user has put there.
 
   Args:
     split: "train", "val" or "test".
-    folder: where a list of the user's own, `<split>.csv`, wins over the committed one; None: the committed one.
+    folder: holds the list, `<split>.csv`, with columns filename and label.
 
   Returns:
     Dict of class (WordNet id) to file names, `<wnid><8 digits>.jpg`.
 
   Raises:
-    UserError: the user's own list cannot be read.
+    UserError: the list is missing, cannot be read, or is of other classes.
   """
-  own = pathlib.Path(folder) / f"{split}.csv" if folder is not None else None
-  if own is None or not own.is_file():
-    return _committed(split)
+  file = pathlib.Path(folder) / f"{split}.csv"
+  if not file.is_file():
+    raise UserError(
+      f"{file}: this list is missing: ImageNet's own folders, or all images in one folder, need train.csv, val.csv and "
+      f"test.csv there, the lists of Ravi and Larochelle, to say which images are miniImageNet's; copy them from "
+      f"{LISTS_URL} ({{train,val,test}}/<class>/*.jpg need none)"
+    )
   try:
-    with open(own, encoding="utf-8-sig", newline="") as file:
-      listed = _by_class(file)
-  except (OSError, KeyError, UnicodeDecodeError, csv.Error) as error:
-    raise UserError(f"{own}: cannot be read as a list of images, with columns filename and label ({error})") from error
-  if len(listed) != MINIIMAGENET_CLASSES[split]:
-    expected = f"expected {MINIIMAGENET_CLASSES[split]}, as miniImageNet has"
-    raise UserError(f"{own}: {len(listed)} classes, {expected}; without this file the package's own list is used")
+    with open(file, encoding="utf-8-sig", newline="") as rows:
+      listed = _by_class(rows)
+  except (OSError, ValueError, KeyError, csv.Error) as error:  # UnicodeDecodeError is a ValueError
+    reason = f"cannot be read as a list of images, with columns filename and label ({error})"
+    raise UserError(f"{file}: {reason}; copy it anew from {LISTS_URL}") from error
+  _check_listed(file, listed, miniimagenet_classes()[split])
   return listed
 
 
+def _check_listed(file, listed, classes):
+  strange = sorted(set(listed) - set(classes))
+  if strange:
+    raise UserError(
+      f"{file}: class {strange[0]} is none of the {len(classes)} that miniImageNet has here; copy the list anew from "
+      f"{LISTS_URL} (other classes are for the data set `folder`)"
+    )
+  missing = sorted(set(classes) - set(listed))
+  if missing:
+    raise UserError(
+      f"{file}: {len(listed)} classes, miniImageNet has {len(classes)} here, the first missing one is {missing[0]}; "
+      f"copy the list anew from {LISTS_URL}"
+    )
+  for name, files in listed.items():
+    if len(files) != MINIIMAGENET_PER_CLASS or len(set(files)) != len(files):
+      found = f"{len(files)} images of class {name}, {len(set(files))} of them different"
+      raise UserError(f"{file}: {found}; {MINIIMAGENET_PER_CLASS} were expected; copy the list anew from {LISTS_URL}")
+
+
 def check_lists(folder):
-  """Refuses lists, the user's own or with them, that have a class in two splits."""
-  of = {split: miniimagenet(split, folder) for split in SPLITS}
-  check_disjoint(of, lambda split: pathlib.Path(folder) / f"{split}.csv")
+  """Refuses a folder without the lists of the three splits, or with others."""
+  for split in SPLITS:
+    miniimagenet(split, folder)
 
 
 def check_disjoint(of, name_of):
@@ -71,7 +97,7 @@ def check_disjoint(of, name_of):
 
 
 def check_miniimagenet_folders(folder, names):
-  """Refuses split folders whose classes are not those of the lists.
+  """Refuses split folders whose classes are not those of miniImageNet.
 
   Args:
     folder: holds train, val and test.
@@ -80,7 +106,7 @@ def check_miniimagenet_folders(folder, names):
   Raises:
     UserError: the message names a class folder.
   """
-  of = {split: miniimagenet(split, folder) for split in SPLITS}
+  of = miniimagenet_classes()
   for split in SPLITS:
     for name in sorted(set(names[split]) - set(of[split])):
       right = [other for other in SPLITS if name in of[other]]
@@ -93,12 +119,6 @@ def check_miniimagenet_folders(folder, names):
         f"{folder / split}: {len(of[split]) - len(missing)} classes, miniImageNet has {len(of[split])} here; copy the "
         f"missing ones there, the first is {missing[0]}"
       )
-
-
-@functools.cache
-def _committed(split):
-  with gzip.open(path(f"miniimagenet_{split}.csv.gz"), "rt", encoding="utf-8", newline="") as file:
-    return _by_class(file)
 
 
 def _by_class(file):

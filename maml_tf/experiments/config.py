@@ -93,7 +93,7 @@ def resolve(datasource=None, **given):
   method = _method_of(given)
   _check_method(method, domain, given)
   defaults = {s.name: s.default for s in SETTINGS.values()} | {"datasource": datasource}
-  defaults |= domain.defaults(datasource, method, given) | dict(method.defaults)
+  defaults |= _changed(datasource, method, given)
   config = Config(**(defaults | given))
   _refuse_foreign(config, given)
   _check(config)
@@ -150,14 +150,15 @@ def with_flags(function, *arguments):
     raise type(error)(text) from error
 
 
+# What errors of the library call a setting -> its flag.
+_ARGUMENTS = {name: s.name for s in SETTINGS.values() for name in (s.library_name, s.argument, s.name) if name}
+_NAMED = re.compile(rf"(?<![\w-])({'|'.join(sorted(_ARGUMENTS, key=len, reverse=True))})=(?=[^\s,;])")
+
+
 def in_flags(message):
-  """A message of the library, with a flag in place of the argument: `Episodes(ways=3): ...`, `data_dir=x: ...`."""
-  match = re.match(r"(?:\w+\((\w+)=([^)]*)\)|(\w+)=([^:]*)):", message)
-  if match is None:
-    return message
-  name, value = match[1] or match[3], match[2] if match[1] else match[4]
-  flag = next((s.name for s in SETTINGS.values() if name in (s.library_name, s.argument)), None)
-  return message if flag is None else f"--{flag}={value}{message[match.end() - 1 :]}"
+  """A message of the library with flags in place of arguments: `Episodes(ways=3): ...`, `data_dir=x: ...`."""
+  message = re.sub(r"^\w+\((\w+=[^)]*)\):", r"\1:", message)
+  return _NAMED.sub(lambda match: f"--{_ARGUMENTS[match[1]]}=", message)
 
 
 def training_settings(config, init_fingerprint=None, data_fingerprint=None):
@@ -217,8 +218,14 @@ def train_command(config):
 def _default(datasource, given, name):
   """What a setting is where those are given; without a check: not all of them need be given yet."""
   method = _method_of(given)
-  changed = DATASOURCES[datasource].defaults(datasource, method, given) | dict(method.defaults) | given
-  return changed.get(name, SETTINGS[name].default)
+  return (_changed(datasource, method, given) | given).get(name, SETTINGS[name].default)
+
+
+def _changed(datasource, method, given):
+  """What a domain, then a method, have in place of the settings' own defaults."""
+  domain = DATASOURCES[datasource]
+  own = {n: v for n, v in method.defaults.items() if not SETTINGS[n].of_domain or n in domain.settings}
+  return domain.defaults(datasource, method, given) | own
 
 
 def default_of(datasource, name, **given):
@@ -258,9 +265,7 @@ def _check_method(method, domain, given):
       f"--pretrain_iterations={given['pretrain_iterations']}: expected 0 here: tasks label their classes anew"
     )
   there = ", ".join(methods.names(method.flag, domain.kind))
-  raise UserError(
-    f"--{method.flag}={given.get(method.flag)}: expected one of {there}: {method.title} is not for {domain.name}"
-  )
+  raise UserError(f"--{method.flag}={given.get(method.flag)}: expected one of {there}, with this --datasource")
 
 
 def _foreign(setting, domain, method):
@@ -321,8 +326,8 @@ def _check_combinations(config, require):
   require("metatrain_iterations", not idle, "at least 1 (or --pretrain_iterations above 0, or --train=False)")
   if config.applies("bn_mode") and config.bn_mode != "transductive":
     require("bn_mode", config.norm == "batch_norm", "transductive, or --norm=batch_norm with it")
-    keeps = config.description.meta_learns or config.bn_mode != "running"
-    require("bn_mode", keeps, "transductive or support with a baseline, which keeps no averages")
+    keeps = config.description.keeps_averages or config.bn_mode != "running"
+    require("bn_mode", keeps, f"transductive or support: {config.description.title} keeps no averages")
   chunks = config.task_chunk
   divides = not config.train or chunks == 0 or config.meta_batch_size % chunks == 0
   require("task_chunk", divides, f"0 or a number that divides --meta_batch_size={config.meta_batch_size}")

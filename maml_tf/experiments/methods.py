@@ -31,7 +31,8 @@ class Method:
     shaped_by: settings that shape its training.
     evaluated_with: settings that count in its evaluation only.
     flag: "learner" or "baseline".
-    defaults: what it has in place of a domain's defaults.
+    defaults: what it has in place of a domain's defaults, where the domain has the setting.
+    keeps_averages: whether it can normalise by averages over training (`--bn_mode=running`).
     hashed: what a run's hash has beside its settings.
     color: in figures.
   """
@@ -44,6 +45,7 @@ class Method:
   evaluated_with: tuple = ()
   flag: str = "learner"
   defaults: Mapping = dataclasses.field(default_factory=dict)
+  keeps_averages: bool = False
   hashed: Mapping = dataclasses.field(default_factory=dict)
   color: str = "tab:brown"
 
@@ -76,7 +78,8 @@ class Method:
     return getattr(importlib.import_module(module), name)
 
 
-_STEPS = ("eval_updates",)
+_EXPORTED = ("export_bn_mode",)
+_STEPS = ("eval_updates", *_EXPORTED)
 # From the weakest to the strongest in the paper's figures, which is the order of legends and tables.
 METHODS = {
   method.name: method
@@ -93,19 +96,27 @@ METHODS = {
     Method(
       "maml", "MAML", "maml_tf.algorithms.maml:MAML", (REGRESSION, CLASSIFICATION, POLICIES),
       shaped_by=(*_INNER_LOOP, *_SECOND_ORDER, "inner"), evaluated_with=("train_update_lr", *_STEPS), color="tab:blue",
+      keeps_averages=True,
     ),
     Method(
       "anil", "ANIL", "maml_tf.algorithms.anil:ANIL", (REGRESSION, CLASSIFICATION),
       shaped_by=(*_INNER_LOOP, *_SECOND_ORDER), evaluated_with=("train_update_lr", *_STEPS), color="tab:green",
+      keeps_averages=True,
     ),
     Method(
       "metasgd", "Meta-SGD", "maml_tf.algorithms.metasgd:MetaSGD", (REGRESSION, CLASSIFICATION),
       shaped_by=(*_INNER_LOOP, *_SECOND_ORDER), evaluated_with=_STEPS, color="tab:purple",
+      keeps_averages=True,
     ),
     # First order by nature; its runs are older than that it has no such setting.
     Method(
       "reptile", "Reptile", "maml_tf.algorithms.reptile:Reptile", (REGRESSION, CLASSIFICATION), shaped_by=_INNER_LOOP,
       evaluated_with=("train_update_lr", *_STEPS), hashed={"stop_grad": False}, color="tab:orange",
+      keeps_averages=True,
+    ),
+    Method(
+      "protonet", "prototypical networks", "maml_tf.algorithms.prototypical:Prototypical", (CLASSIFICATION,),
+      shaped_by=("bn_mode",), evaluated_with=_EXPORTED, defaults={"max_pool": True}, color="tab:cyan",
     ),
     Method(
       "oracle", "oracle", "maml_tf.algorithms.pretraining:Pretraining", (REGRESSION, POLICIES), shaped_by=_FINE_TUNED,
@@ -133,7 +144,9 @@ def named(flag, name):
 def names(flag, kind=None):
   """What a flag can be, in a domain of that kind (None: anywhere)."""
   there = [m.name for m in METHODS.values() if m.flag == flag and (kind is None or kind in m.kinds)]
-  return [NO_BASELINE, *there] if flag == "baseline" else [*there, "module:Class"]
+  if flag == "baseline":
+    return [NO_BASELINE, *there]
+  return there if kind == POLICIES else [*there, "module:Class"]
 
 
 def in_order(names_of_methods):

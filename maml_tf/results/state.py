@@ -6,7 +6,7 @@ import pathlib
 import re
 
 from maml_tf.errors import UserError
-from maml_tf.experiments.config import resolve
+from maml_tf.experiments.config import from_record
 from maml_tf.results.plan import run_name
 
 
@@ -100,7 +100,7 @@ def newest(folder):
 def published(content):
   """(name of the run, iterations) of each run in a results file."""
   return [
-    (run_name(resolve(**run["config"])), run.get("iterations", run.get("training", {}).get("iteration")))
+    (run_name(from_record(run["config"])), run.get("iterations", run.get("training", {}).get("iteration")))
     for run in (content or {}).get("runs", ())
   ]
 
@@ -116,7 +116,7 @@ def read_json(path):
 
 def _is_in(content, config):
   """Whether a results file has an evaluation with these settings; those of policies and sine waves have but one."""
-  if not config.domain.name == "images":
+  if config.domain.name != "images":
     return True
   label = ", ".join(
     [str(config.eval_tasks), *([] if config.bn_mode == "transductive" else [f"bn_mode={config.bn_mode}"])]
@@ -126,7 +126,7 @@ def _is_in(content, config):
 
 def _covers(content, config):
   """Whether an evaluation in a run directory has what one with the settings of `config` would have."""
-  had = resolve(**content["config"])
+  had = from_record(content["config"])
   names = ("test_set", "eval_tasks", "eval_updates", "update_batch_size", "bn_mode")
   if any(getattr(had, name) != getattr(config, name) for name in names):
     return False

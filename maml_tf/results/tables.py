@@ -6,7 +6,7 @@ What a row says comes from the file: a method or a data set that is new needs no
 import functools
 
 from maml_tf.errors import UserError
-from maml_tf.results import benchmark_tables, descriptions, published
+from maml_tf.results import benchmark_tables, descriptions, headline, published
 from maml_tf.results.cells import NOT_RUN, Code, Number, Series, Table, Words, after
 from maml_tf.results.commands import command_for
 from maml_tf.results.files import read_json
@@ -40,6 +40,8 @@ def make(root, names=()):
 def _makers(store):
   """Name -> function that makes the table: whole tables, then the parts of them that are one data set's."""
   makers = {
+    "headline": lambda: headline.experiments(store, sinusoid(store), images(store), policies(store)),
+    "headline_speed": lambda: headline.speed(store.benchmarks()),
     "sinusoid": functools.partial(sinusoid, store),
     "images": functools.partial(images, store),
     "rl": functools.partial(policies, store),

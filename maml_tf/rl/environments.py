@@ -48,6 +48,16 @@ class Environment(Protocol):
     """Begins anew where `ended` [T, R] is true: (state, observation [T, R, O]). Called where `restarts` holds."""
     raise NotImplementedError(f"{type(self).__name__}: restarts is True, so that it needs restart(state, ended)")
 
+  def truncated(self, state):
+    """Whether the environment's own time limit ended the episode at the last step, bool [T, R] or []: False."""
+    del state
+    return tf.constant(False)
+
+  def diverged(self, state):
+    """Whether the simulation has failed, so that the whole rollout does not count, bool [T, R] or []: False."""
+    del state
+    return tf.constant(False)
+
   def close(self):
     """Ends what the environment has started outside of TensorFlow; nothing by default."""
 
@@ -215,18 +225,25 @@ class Simulated(UniformGoals):
   def reset(self, seed, goals):
     observation = tf.numpy_function(self._reset, [seed, goals], tf.float32)
     observation.set_shape([*goals.shape[:2], self.observation_dim])
+    neither = tf.zeros(tf.shape(goals)[:2], tf.bool)
     # The count ties every step to the one before: nothing else would tell the graph their order.
-    return {"time": tf.constant(0), "diverged": tf.zeros(tf.shape(goals)[:2], tf.bool)}, observation
+    return {"time": tf.constant(0), "truncated": neither, "diverged": neither}, observation
 
   def step(self, state, action):
-    time, observation, reward, terminated, diverged = tf.numpy_function(
-      self._step, [state["time"], action], [tf.int32, tf.float32, tf.float32, tf.bool, tf.bool]
+    time, observation, reward, terminated, truncated, diverged = tf.numpy_function(
+      self._step, [state["time"], action], [tf.int32, tf.float32, tf.float32, tf.bool, tf.bool, tf.bool]
     )
     time.set_shape([])
     observation.set_shape([*action.shape[:2], self.observation_dim])
-    for flat in (reward, terminated, diverged):
+    for flat in (reward, terminated, truncated, diverged):
       flat.set_shape(action.shape[:2])
-    return {"time": time, "diverged": diverged}, observation, reward, terminated
+    return {"time": time, "truncated": truncated, "diverged": diverged}, observation, reward, terminated
+
+  def truncated(self, state):
+    return state["truncated"]
+
+  def diverged(self, state):
+    return state["diverged"]
 
   def close(self):
     """Ends the simulators and their processes."""
@@ -251,12 +268,13 @@ class Simulated(UniformGoals):
     shape = action.shape[:2]
     flat = action.reshape(-1) if self.num_actions else action.reshape(-1, self.action_dim).astype(np.float64)
     with _failure_named():
-      observation, reward, terminated, _, info = self._current.step(flat)
+      observation, reward, terminated, truncated, info = self._current.step(flat)
     return (
       np.int32(time + 1),
       observation.reshape(*shape, -1).astype(np.float32),
       reward.reshape(shape).astype(np.float32),
       terminated.reshape(shape),
+      truncated.reshape(shape),
       info["diverged"].reshape(shape),
     )
 
@@ -297,6 +315,12 @@ class GoalObserved(Environment):
   def restart(self, state, ended):
     inner, observation = self.environment.restart(state["inner"], ended)
     return {**state, "inner": inner}, tf.concat([observation, state["goal_shown"]], -1)
+
+  def truncated(self, state):
+    return self.environment.truncated(state["inner"])
+
+  def diverged(self, state):
+    return self.environment.diverged(state["inner"])
 
   def close(self):
     self.environment.close()

@@ -132,13 +132,20 @@ class MetaPolicySearch:
     with tf.control_dependencies(tf.nest.flatten(batches)):
       rollout_seconds = tf.timestamp() - began
     objective = MetaObjective(self.policy, batches[:-1], batches[-1], self.inner, self.curvature)
-    metrics = {f"return/step_{k}": tf.reduce_mean(b.trajectory.mean_return) for k, b in enumerate(batches)}
-    last = batches[-1].trajectory
-    entropy = vpg.mean_over_steps(self.policy.from_info(last.policy_info).entropy(), last.mask)
-    return objective, metrics | {
-      "entropy": tf.reduce_mean(entropy),
+    return objective, self._collected([batch.trajectory for batch in batches]) | {
       "diverged_simulations": tf.add_n(diverged),
       "rollout_seconds": rollout_seconds,  # with the inner steps; the rest of `step_seconds` is the outer update
+    }
+
+  def _collected(self, trajectories):
+    """Metrics of the trajectories before and after each inner step. Tasks that have none left are counted apart."""
+    returns = [vpg.mean_over_tasks(t.mean_return, t.num_episodes) for t in trajectories]
+    last = trajectories[-1]
+    entropy = vpg.mean_over_steps(self.policy.from_info(last.policy_info).entropy(), last.mask)
+    lost = tf.reduce_any(tf.stack([tf.equal(t.num_episodes, 0) for t in trajectories]), axis=0)
+    return {f"return/step_{k}": value for k, value in enumerate(returns)} | {
+      "entropy": vpg.mean_over_tasks(entropy, last.num_episodes),
+      "tasks_without_return": tf.reduce_sum(tf.cast(lost, tf.int32)),
     }
 
   @tracing.as_it_stands

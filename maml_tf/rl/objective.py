@@ -40,13 +40,13 @@ class MetaObjective:
   def surrogate(self, distribution):
     """-mean of ratio * advantage over the steps of each task, mean over tasks (cbfinn/maml_rl, maml_npo.py)."""
     ratio = tf.exp(self.log_ratio(distribution))
-    return -tf.reduce_mean(vpg.mean_over_steps(ratio * self.outer_batch.advantages, self._mask))
+    return -self._mean(ratio * self.outer_batch.advantages)
 
   def clipped_surrogate(self, distribution, clip):
     """PPO's (Schulman et al. 2017, eq. 7), of the policies after adaptation (Rothfuss et al. 2019, eq. 11)."""
     ratio, gain = tf.exp(self.log_ratio(distribution)), self.outer_batch.advantages
     lower = tf.minimum(ratio * gain, tf.clip_by_value(ratio, 1.0 - clip, 1.0 + clip) * gain)
-    return -tf.reduce_mean(vpg.mean_over_steps(lower, self._mask))
+    return -self._mean(lower)
 
   def log_ratio(self, distribution):
     """As `vpg.log_ratio`, on the outer batch."""
@@ -74,6 +74,10 @@ class MetaObjective:
 
     inner = [first(batch) for batch in self.inner_batches]
     return dataclasses.replace(self, inner_batches=inner, outer_batch=first(self.outer_batch), curvature=Curvature())
+
+  def _mean(self, values):
+    """Mean over the steps of each task, then over the tasks that have some."""
+    return vpg.mean_over_tasks(vpg.mean_over_steps(values, self._mask), tf.reduce_sum(self._mask, [1, 2]))
 
   @property
   def _old(self):

@@ -36,7 +36,7 @@ def collect(policy, weights, environment, goals, seed, num_steps=None):
     action = distribution.sample(randomness.fold(actions_seed, time))
     written = {"observation": observation, "action": action, "idle": progress["idle"], "age": progress["age"]}
     state, observation, written["reward"], terminated = environment.step(state, action)
-    timed_out = tf.equal(progress["age"], environment.horizon - 1)
+    timed_out = tf.equal(progress["age"], environment.horizon - 1) | environment.truncated(state)
     written |= {"terminated": terminated, "ended": terminated | timed_out}
     written |= {f"info/{name}": value for name, value in distribution._asdict().items()}
     state, observation, progress = _go_on(environment, state, observation, progress, written["ended"])
@@ -50,7 +50,7 @@ def collect(policy, weights, environment, goals, seed, num_steps=None):
     lambda time, *_: time < num_steps, body, (0, state, observation, progress, arrays), parallel_iterations=1
   )
   stacked = {name: _time_last(array.stack(), goals.shape[:2], num_steps) for name, array in arrays.items()}
-  diverged = _diverged(state, stacked["idle"])
+  diverged = tf.broadcast_to(environment.diverged(state), tf.shape(goals)[:2])
   return _as_trajectory(stacked, environment.horizon, diverged), tf.reduce_sum(tf.cast(diverged, tf.int32))
 
 
@@ -111,10 +111,3 @@ def _counts(ended, age, horizon):
   enough = finished >= num_rollouts * horizon
   last = tf.where(tf.reduce_any(enough, -1), tf.argmax(enough, -1, tf.int32), num_steps - 1)
   return end <= last[:, tf.newaxis, tf.newaxis]
-
-
-def _diverged(state, like):
-  """Which rollouts diverged, bool [T, R]; none where the environment cannot."""
-  while "inner" in state:
-    state = state["inner"]
-  return state["diverged"] if "diverged" in state else tf.zeros_like(like[..., 0])

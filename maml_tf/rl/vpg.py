@@ -61,3 +61,13 @@ def log_ratio(policy, trajectory, distribution):
 def mean_over_steps(values, mask):
   """Mean over the steps of each task that count: [T, R, H] -> [T]; 0 where none does."""
   return tf.math.divide_no_nan(tf.reduce_sum(values * mask, [1, 2]), tf.reduce_sum(mask, [1, 2]))
+
+
+def mean_over_tasks(values, counts):
+  """Mean of values [T] over the tasks that have anything, where the counts [T] of their steps or episodes are above 0.
+
+  The values of the others have to be 0. NaN where there is no task left. (Scaled, so that the bits are those of the
+  plain mean where no task is lost.)
+  """
+  kept = tf.reduce_sum(tf.cast(counts > 0, values.dtype))
+  return tf.reduce_mean(values) * (tf.cast(tf.size(counts), values.dtype) / kept)

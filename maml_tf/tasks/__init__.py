@@ -2,6 +2,7 @@
 
 from maml_tf.tasks.base import TaskBatch, TaskDistribution, check_batch, from_generator
 from maml_tf.tasks.episodes import Episodes
+from maml_tf.tasks.index_table import IndexTable
 from maml_tf.tasks.sinusoid import Sinusoid
 
-__all__ = ["Episodes", "Sinusoid", "TaskBatch", "TaskDistribution", "check_batch", "from_generator"]
+__all__ = ["Episodes", "IndexTable", "Sinusoid", "TaskBatch", "TaskDistribution", "check_batch", "from_generator"]

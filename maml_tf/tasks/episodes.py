@@ -1,10 +1,14 @@
-"""N-way K-shot classification tasks, sampled inside the graph from an image bank in memory."""
+"""N-way K-shot classification tasks, sampled inside the graph from images in memory."""
 
+from typing import Any, NamedTuple
+
+import numpy as np
 import tensorflow as tf
 
 from maml_tf import randomness
 from maml_tf.errors import UserError
 from maml_tf.tasks.base import TaskBatch, TaskDistribution
+from maml_tf.tasks.index_table import IndexTable
 
 
 class Episodes(TaskDistribution):
@@ -14,7 +18,7 @@ class Episodes(TaskDistribution):
   names and repeat; here every task is drawn afresh.
 
   Args:
-    bank: `datasets.ImageBank`.
+    bank: `datasets.ImageBank`; `from_table` takes images and an `IndexTable` in its place.
     ways: N, classes per task.
     shots: K, support images per class.
     queries: query images per class.
@@ -28,23 +32,39 @@ class Episodes(TaskDistribution):
   """
 
   def __init__(self, bank, ways, shots, queries, rotations=False, invert=False, dtype=tf.float32):
-    if ways > len(bank.names):
-      raise UserError(f"Episodes(ways={ways}): the data set has only {len(bank.names)} classes in this split")
-    smallest = int(bank.sizes.argmin())
-    if bank.sizes[smallest] < shots + queries:
-      raise UserError(
-        f"Episodes(shots={shots}): class {bank.names[smallest]} has {bank.sizes[smallest]} images, but {shots} shots "
-        f"and {queries} queries need {shots + queries}; lower shots, or give the class more images"
-      )
+    side_by_side = not isinstance(bank, _LabelledImages)
+    table = IndexTable(np.arange(bank.offsets[-1]), bank.offsets, names=bank.names) if side_by_side else bank.table
+    _check(table, ways, shots, queries)
     self.ways, self.shots, self.queries = ways, shots, queries
     self.rotations, self.invert, self.dtype = rotations, invert, tf.as_dtype(dtype)
-    self._images = tf.constant(bank.images)
-    self._first = tf.constant(bank.offsets[:-1], tf.int32)
-    self._sizes = tf.constant(bank.sizes, tf.int32)
-    self._largest = int(bank.sizes.max())
+    self._images = tf.convert_to_tensor(bank.images)
+    self._members = None if side_by_side else tf.constant(table.members, tf.int32)
+    self._first = tf.constant(table.offsets[:-1], tf.int32)
+    self._sizes = tf.constant(table.sizes, tf.int32)
+    self._largest = int(table.sizes.max())
+    self._first_class = tf.constant(table.labellings[:-1], tf.int32)
+    self._num_classes = tf.constant(table.num_classes, tf.int32)
+
+  @classmethod
+  def from_table(cls, images, table, *args, **kwargs):
+    """Episodes whose classes are those of a table.
+
+    Args:
+      images: uint8 [M, H, W, C]; a tensor is not copied.
+      table: `IndexTable` of rows of `images`. Of several labellings each task draws one, all equally likely, and its
+        classes from that one alone.
+      *args, **kwargs: as of `Episodes`, after `bank`.
+
+    Raises:
+      UserError: a labelling with too few classes, or a class with too few images.
+      ValueError: the table has a row that is no image.
+    """
+    if table.members.max() >= len(images):
+      raise ValueError(f"Episodes.from_table: the table has row {table.members.max()}, there are {len(images)} images")
+    return cls(_LabelledImages(images, table), *args, **kwargs)
 
   def sample(self, seed, num_tasks):
-    classes = self._choose_classes(randomness.fold(seed, "classes"), num_tasks)
+    classes = self._choose_classes(seed, num_tasks)
     chosen = self._choose_images(randomness.fold(seed, "images"), num_tasks, classes)
     x = tf.cast(tf.gather(self._images, chosen), self.dtype)  # [T, N, K + Q, H, W, C], 0 to 255
     if self.rotations:
@@ -55,17 +75,25 @@ class Episodes(TaskDistribution):
     return TaskBatch(support_x, support_y, query_x, query_y)
 
   def _choose_classes(self, seed, num_tasks):
-    """Different classes in random order: [T, N]. The N largest of random keys are a uniform draw."""
-    keys = _random_keys(seed, [num_tasks, self._sizes.shape[0]])
-    return tf.math.top_k(keys, self.ways).indices
+    """Different classes of one labelling in random order: [T, N]. The N largest of random keys are a uniform draw."""
+    most = max(self._num_classes.numpy())
+    keys = _random_keys(randomness.fold(seed, "classes"), [num_tasks, most])
+    num_labellings = self._num_classes.shape[0]
+    if num_labellings == 1:
+      return tf.math.top_k(keys, self.ways).indices
+    labelling = randomness.integers(randomness.fold(seed, "labelling"), [num_tasks], num_labellings)
+    exists = tf.range(most) < tf.gather(self._num_classes, labelling)[:, tf.newaxis]
+    chosen = tf.math.top_k(tf.where(exists, keys, -1), self.ways).indices
+    return tf.gather(self._first_class, labelling)[:, tf.newaxis] + chosen
 
   def _choose_images(self, seed, num_tasks, classes):
-    """Different images of each class, as rows of the bank: [T, N, K + Q]."""
+    """Different images of each class, as rows of the images: [T, N, K + Q]."""
     keys = _random_keys(seed, [num_tasks, self.ways, self._largest])
     exists = tf.range(self._largest) < tf.gather(self._sizes, classes)[..., tf.newaxis]
     keys = tf.where(exists, keys, -1)
     chosen = tf.math.top_k(keys, self.shots + self.queries).indices
-    return tf.gather(self._first, classes)[..., tf.newaxis] + chosen
+    places = tf.gather(self._first, classes)[..., tf.newaxis] + chosen
+    return places if self._members is None else tf.gather(self._members, places)
 
   def _rotate(self, seed, num_tasks, x):
     """Turns the images of each class [T, N, S, H, W, C] by its own number of quarter turns."""
@@ -82,6 +110,29 @@ class Episodes(TaskDistribution):
     labels = tf.repeat(tf.range(self.ways), k)
     labels = tf.broadcast_to(labels, [num_tasks, self.ways * k])
     return tf.reshape(x, [num_tasks, self.ways * k, *x.shape[3:]]), labels
+
+
+class _LabelledImages(NamedTuple):
+  """Stands where a bank does."""
+
+  images: Any
+  table: IndexTable
+
+
+def _check(table, ways, shots, queries):
+  """Refuses sizes of tasks that the classes cannot give."""
+  for name, value in (("ways", ways), ("shots", shots), ("queries", queries)):
+    if value < 1:
+      raise UserError(f"Episodes({name}={value}): expected 1 or more")
+  if ways > table.num_classes.min():
+    where = "the data set" if len(table.num_classes) == 1 else f"labelling {table.num_classes.argmin()} of the data set"
+    raise UserError(f"Episodes(ways={ways}): {where} has only {table.num_classes.min()} classes in this split")
+  smallest = int(table.sizes.argmin())
+  if table.sizes[smallest] < shots + queries:
+    raise UserError(
+      f"Episodes(shots={shots}): class {table.names[smallest]} has {table.sizes[smallest]} images, but {shots} shots "
+      f"and {queries} queries need {shots + queries}; lower shots, or give the class more images"
+    )
 
 
 def _random_keys(seed, shape):

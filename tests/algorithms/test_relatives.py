@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 from finite_differences import relative_error
-from test_maml import image_batch, mlp, regression_batch, spread
+from meta_batches import image_batch, mlp, regression_batch, spread
 
 from maml_tf import MAML, models
 from maml_tf.algorithms.anil import head_only

@@ -19,6 +19,7 @@ from PIL import Image
 from real_data import REAL, needs_real_data
 
 from maml_tf.datasets import image_bank, image_folder, locate, omniglot
+from maml_tf.datasets.records import DATASETS
 from maml_tf.errors import UserError
 
 SCRIPT = pathlib.Path(__file__).parents[2] / "scripts" / "main.py"
@@ -140,10 +141,10 @@ def test_a_missing_class_is_noticed_before_tensorflow_loads(tmp_path):
 ], ids=["wrong split", "63 classes", "unknown class"])  # fmt: skip
 def test_split_folders_are_held_against_the_lists(tmp_path, change, message):
   root = link_miniimagenet(tmp_path)
-  locate.check("miniimagenet", tmp_path)
+  DATASETS["miniimagenet"].check(tmp_path)
   change(root)
   with pytest.raises(UserError, match=message):
-    locate.check("miniimagenet", tmp_path)
+    DATASETS["miniimagenet"].check(tmp_path)
 
 
 @needs_real_data
@@ -336,15 +337,6 @@ def test_a_cache_is_readable_for_others_as_far_as_the_umask_says(folder, tmp_pat
   assert [oct(path.stat().st_mode & 0o777) for path in (built, built / "images.npy")] == ["0o755", "0o644"]
 
 
-@pytest.mark.parametrize(("name", "content"), [("images.npy", b"\x93NUMPY"), ("index.json", b"{")])
-def test_a_damaged_cache_is_named(folder, tmp_path, name, content):
-  load(folder, tmp_path / "cache")
-  (built,) = (tmp_path / "cache").iterdir()
-  (built / name).write_bytes(content)
-  with pytest.raises(UserError, match=r"data-train-\w+: this cache of images cannot be read \(.*; remove the folder"):
-    load(folder, tmp_path / "cache")
-
-
 # Images of one's own --------------------------------------------------------------------------------------------------
 
 
@@ -357,10 +349,93 @@ def test_more_than_eight_bits_are_refused_and_hidden_files_passed_over(folder, t
     load(folder, tmp_path / "cache")
 
 
+def test_a_photograph_is_turned_as_its_exif_data_say(folder, tmp_path):
+  """Each of the eight orientations is made from the upright image by Pillow's own transpositions, and read back so."""
+  upright = np.zeros([9, 9, 3], np.uint8)
+  upright[:4, :, 0], upright[:, :3, 1] = 250, 120
+  # How the camera's sensor saw what is upright once a viewer has followed the tag (EXIF 2.32, tag 0x0112).
+  seen = {
+    1: upright, 2: upright[:, ::-1], 3: upright[::-1, ::-1], 4: upright[::-1], 5: upright.transpose(1, 0, 2),
+    6: np.rot90(upright, 1), 7: np.rot90(upright.transpose(1, 0, 2), 2), 8: np.rot90(upright, -1),
+  }  # fmt: skip
+  shutil.rmtree(folder / "train" / "train_0")
+  (folder / "train" / "train_0").mkdir()
+  for orientation, pixels in seen.items():
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(np.ascontiguousarray(pixels)).save(folder / "train" / "train_0" / f"{orientation}.png", exif=exif)
+  bank = load(folder, tmp_path / "cache")
+  for image in bank.images[bank.offsets[0] : bank.offsets[1]]:
+    np.testing.assert_array_equal(image, upright)
+
+
+@pytest.mark.parametrize("kind", ["gif", "webp", "tiff", "png"])
+def test_of_an_animation_the_first_image_counts_and_transparency_is_left_out(folder, tmp_path, kind):
+  first = Image.new("RGBA", (9, 9), (255, 0, 0, 255))
+  others = [Image.new("RGBA", (9, 9), (0, 0, 255, 90)) for _ in range(2)]
+  options = {"lossless": True} if kind == "webp" else {}
+  first.save(folder / "train" / "train_0" / f"moves.{kind}", save_all=True, append_images=others, **options)
+  images = load(folder, tmp_path / "cache").images
+  assert images.shape == (7, 9, 9, 3)
+  assert [255, 0, 0] in images[:, 4, 4].tolist() and int(images[..., 2].max()) == 0
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr"])
+def test_every_usual_mode_of_an_image_is_read(folder, tmp_path, mode):
+  suffix = "tif" if mode in ("CMYK", "YCbCr") else "png"
+  Image.new("RGB", (9, 9), (255, 255, 255)).convert(mode).save(folder / "train" / "train_0" / f"white.{suffix}")
+  assert [255, 255, 255] in load(folder, tmp_path / "cache").images[:, 4, 4].tolist()
+
+
 def test_a_link_to_nowhere_is_named(folder, tmp_path):
   (folder / "train" / "train_0" / "gone.png").symlink_to(tmp_path / "nowhere")
   with pytest.raises(UserError, match=r"gone\.png: cannot be read \(No such file or directory\)"):
     load(folder, tmp_path / "cache")
+
+
+def test_a_pipe_in_the_place_of_an_image_is_named_and_not_waited_for(folder, call):
+  os.mkfifo(folder / "train" / "train_0" / "pipe.png")
+  result = call("--datasource=folder", f"--data_dir={folder}")
+  assert_one_line(result, 1, f"{folder}/train/train_0/pipe.png: not a regular file; replace or remove it")
+
+
+@pytest.mark.parametrize("name", [b"train_0/caf\xe9.png", b"class\xe9/0.png"])
+def test_a_name_that_is_not_utf_8_is_named(folder, call, name):
+  path = os.fsencode(folder / "train") + b"/" + name
+  os.makedirs(os.path.dirname(path), exist_ok=True)
+  shutil.copyfile(folder / "train" / "train_0" / "0.png", path)
+  result = call("--datasource=folder", f"--data_dir={folder}")
+  assert_one_line(result, 1, f"{folder}/train/", "\\xe9", "this name is not UTF-8; rename it")
+
+
+def test_other_files_may_have_any_name(folder):
+  path = os.fsencode(folder / "train" / "train_0") + b"/notes.\xe9"
+  with open(path, "wb"):
+    bank = DATASETS["folder"].load(folder, "train", image_size=4)
+  assert bank.summary() == "2 classes, 6 images; passed over 1 file of other kinds: 1 .\\xe9"
+
+
+@pytest.mark.parametrize(
+  ("data_dir", "shown"), [("a\0b", r"a\x00b"), ("caf\udce9", r"caf\xe9")], ids=["NUL", "not UTF-8"]
+)
+@pytest.mark.parametrize("name", DATASETS)
+def test_a_data_dir_that_cannot_be_is_named(name, data_dir, shown):
+  with pytest.raises(UserError) as error:
+    DATASETS[name].check(data_dir)
+  assert str(error.value).startswith(f"data_dir={shown}: expected the name of a folder in UTF-8, without a NUL")
+
+
+@needs_real_data
+@pytest.mark.parametrize("piped", ["features.json", "omniglot-test.tfrecord-00000-of-00001"])
+def test_a_pipe_in_the_place_of_tfds_files_is_named_and_not_waited_for(tmp_path, piped):
+  folder = tmp_path / "tensorflow_datasets" / "omniglot" / "3.0.0"
+  folder.mkdir(parents=True)
+  for path in (pathlib.Path(REAL) / "tensorflow_datasets" / "omniglot" / "3.0.0").iterdir():
+    if path.name != piped:
+      (folder / path.name).symlink_to(path)
+  os.mkfifo(folder / piped)
+  with pytest.raises(UserError, match=rf"{piped}: not a regular file; remove the folder and prepare it anew"):
+    omniglot.load(tmp_path, tmp_path / "cache")
 
 
 # Fetching Omniglot ----------------------------------------------------------------------------------------------------
@@ -508,7 +583,7 @@ def test_half_of_a_data_set_is_named_and_not_fetched(tmp_path, monkeypatch):
     omniglot.prepare(tmp_path)
   (tmp_path / "miniimagenet" / "train").mkdir(parents=True)
   with pytest.raises(UserError, match="miniimagenet: train/ is there, val/ is missing; put it beside the other"):
-    locate.check("miniimagenet", tmp_path)
+    DATASETS["miniimagenet"].check(tmp_path)
 
 
 def test_nothing_is_fetched_into_a_data_sets_own_folder_or_a_tilde(tmp_path, monkeypatch):

@@ -1,6 +1,5 @@
 """Data sets: from files to a bank, through the cache, with the mistakes of real folders."""
 
-import gzip
 import hashlib
 import io
 import json
@@ -15,6 +14,7 @@ from PIL import Image
 from real_data import REAL, needs_real_data
 
 from maml_tf.datasets import image_bank, image_folder, locate, miniimagenet, omniglot, splits
+from maml_tf.datasets.records import DATASETS
 from maml_tf.errors import UserError
 
 DATA = pathlib.Path(__file__).parents[2] / "data"
@@ -120,7 +120,7 @@ def write_list(root, split, places=PLACES):
 def small_lists(tmp_path, monkeypatch):
   """miniImageNet with few classes of few images, by lists of the user's own. Returns its folder."""
   monkeypatch.setattr(splits, "MINIIMAGENET_PER_CLASS", len(PLACES))
-  monkeypatch.setattr(splits, "MINIIMAGENET_CLASSES", {split: len(classes) for split, classes in SMALL.items()})
+  monkeypatch.setattr(splits, "miniimagenet_classes", lambda: SMALL)
   root = tmp_path / "miniimagenet"
   root.mkdir()
   for split in SMALL:
@@ -163,56 +163,90 @@ def test_miniimagenet_from_imagenets_own_folders_counts_in_the_order_of_its_numb
     miniimagenet.load(tmp_path, tmp_path / "cache", "val")
 
 
-def test_the_users_own_lists_win_and_are_checked(tmp_path, small_lists):
-  assert list(splits.miniimagenet("train", small_lists)) == list(SMALL["train"])
-  assert len(splits.miniimagenet("train", tmp_path)) == 64  # no list there
+@pytest.mark.parametrize("layout", ["images", "n03000000"])
+def test_without_lists_it_is_said_which_and_where_they_come_from(tmp_path, small_lists, layout):
+  (small_lists / layout).mkdir()
+  for damage in (lambda path: path.unlink(), lambda path: os.mkfifo(path)):
+    damage(small_lists / "val.csv")
+    with pytest.raises(
+      UserError, match=r"miniimagenet/val\.csv: this list is missing: .* need train\.csv, val"
+    ) as error:
+      DATASETS["miniimagenet"].check(tmp_path)
+    assert "Ravi and Larochelle" in str(error.value) and splits.LISTS_URL in str(error.value)
+
+
+def test_split_folders_need_no_lists(tmp_path, small_lists):
+  for split, classes in SMALL.items():
+    (small_lists / f"{split}.csv").unlink()
+    for number, wnid in enumerate(classes):
+      for place in PLACES:
+        write_image(small_lists / split / wnid / f"{place}.png", seed=10 * number + place)
+  assert DATASETS["miniimagenet"].load(tmp_path, "train", image_size=8).images.shape == (6, 8, 8, 3)
+
+
+@pytest.mark.parametrize(("content", "message"), [
+  ("file,class\n1,2\n", "cannot be read as a list of images, with columns filename and label"),
+  ("filename,label\n", "0 classes, miniImageNet has 1 here, the first missing one is n03000000; copy the list"),
+  ("filename,label\na.jpg,n01000000\n", "class n01000000 is none of the 1 that miniImageNet has here"),
+  ("filename,label\n" + 3 * "n0300000000000001.jpg,n03000000\n",
+   "3 images of class n03000000, 1 of them different; 3 were expected"),
+  ("filename,label\nn0300000000000001.jpg,n03000000\n", "1 images of class n03000000, 1 of them different; 3 were"),
+  ("filename,label\nn0300000000000001.jpg,\n", "cannot be read as a list of images"),
+  (b"filename,label\n\xff,n03000000\n", "cannot be read as a list of images"),
+], ids=["columns", "empty", "other class", "repeated", "too few", "field", "UTF-8"])  # fmt: skip
+def test_lists_that_are_not_ravi_and_larochelles_are_named(tmp_path, small_lists, content, message):
   (small_lists / "images").mkdir()
-  (small_lists / "test.csv").write_text((small_lists / "val.csv").read_text())
-  with pytest.raises(UserError, match=r"val\.csv: class n03000000 is in .*test\.csv too; leave it in one"):
-    locate.check("miniimagenet", tmp_path)
-  (small_lists / "val.csv").write_text("file,class\n1,2\n")
-  with pytest.raises(UserError, match=r"val\.csv: cannot be read as a list of images, with columns filename and label"):
-    locate.check("miniimagenet", tmp_path)
-  (small_lists / "val.csv").write_text("filename,label\n")
-  with pytest.raises(UserError, match=r"val\.csv: 0 classes, expected 1, as miniImageNet has; without this file"):
-    locate.check("miniimagenet", tmp_path)
+  (small_lists / "val.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
+  with pytest.raises(UserError, match=rf"val\.csv: {message}"):
+    DATASETS["miniimagenet"].check(tmp_path)
 
 
-def test_committed_miniimagenet_lists_are_disjoint_complete_and_unchanged():
+def test_committed_miniimagenet_classes_are_disjoint_complete_and_unchanged():
+  classes = splits.miniimagenet_classes()
+  assert {split: len(names) for split, names in classes.items()} == {"train": 64, "val": 16, "test": 20}
+  names = [name for split in locate.SPLITS for name in classes[split]]
+  assert len(set(names)) == 100
+  golden = "251f0efc95e7f9085a6a85043c24491fae150074ee821b19c89fd814d4f7e15f"
+  assert hashlib.sha256("\n".join(names).encode()).hexdigest() == golden
+
+
+@needs_real_data
+def test_the_lists_of_ravi_and_larochelle_have_the_committed_classes():
   golden = {
     "train": "498519cd8e49ce97ed26a4a3638966698ae41ab35e9c68538319fc9b46ba7d2f",
     "val": "5658a59921ca027ee76af92949869c5d6f41d77592ff3b18db325a9d10c893b9",
     "test": "2b7cfa78342995761a572a8158e539bc4e0a80f9bbd7d00c1e17a460fbbb93fa",
   }
-  lists = {split: splits.miniimagenet(split) for split in locate.SPLITS}
-  assert {split: len(listed) for split, listed in lists.items()} == {"train": 64, "val": 16, "test": 20}
-  assert len({wnid for listed in lists.values() for wnid in listed}) == 100
-  for split, listed in lists.items():
-    content = gzip.decompress((DATA / f"miniimagenet_{split}.csv.gz").read_bytes())
-    assert hashlib.sha256(content).hexdigest() == golden[split]
-    for wnid, names in listed.items():
-      assert len(set(names)) == 600 and all(name.startswith(wnid) for name in names)
+  folder = pathlib.Path(REAL) / "miniimagenet"
+  for split, expected in golden.items():
+    assert hashlib.sha256((folder / f"{split}.csv").read_bytes()).hexdigest() == expected
+    listed = splits.miniimagenet(split, folder)
+    assert list(listed) == splits.miniimagenet_classes()[split]
+    assert all(name.startswith(wnid) for wnid, names in listed.items() for name in names)
 
 
 @needs_real_data
-def test_the_committed_lists_find_the_real_images_in_one_flat_folder(tmp_path, monkeypatch):
+def test_the_lists_find_the_real_images_in_one_flat_folder(tmp_path, monkeypatch):
   flat = tmp_path / "miniimagenet" / "images"
   flat.mkdir(parents=True)
   real = sorted((pathlib.Path(REAL) / "miniimagenet" / "val").glob("*/*.jpg"))
   for image in real:
     (flat / image.name).symlink_to(image)
+  for split in locate.SPLITS:
+    (flat.parent / f"{split}.csv").symlink_to(pathlib.Path(REAL) / "miniimagenet" / f"{split}.csv")
   sources = []
   monkeypatch.setattr(image_bank, "load", lambda source, *_, **__: sources.append(source))
   miniimagenet.load(tmp_path, tmp_path / "cache", "val")
-  assert sources[0].sizes == dict.fromkeys(splits.miniimagenet("val"), 600)
+  assert sources[0].sizes == dict.fromkeys(splits.miniimagenet_classes()["val"], 600)
 
 
-def test_a_built_package_has_the_lists(tmp_path):
+def test_a_built_package_has_the_splits(tmp_path):
   pytest.importorskip("setuptools")
   build = [sys.executable, "setup.py", "-q", "build_py", "--build-lib", str(tmp_path)]
   subprocess.run(build, check=True, cwd=DATA.parent, capture_output=True, timeout=60)
   code = (
-    "from maml_tf.datasets import splits; print(splits.path('omniglot_split.json'), len(splits.miniimagenet('val')))"
+    "from maml_tf.datasets import splits\n"
+    "print(splits.path('omniglot_split.json'), len(splits.miniimagenet_classes()['val']))"
   )
   environment = os.environ | {"PYTHONPATH": str(tmp_path)}
   done = subprocess.run(

@@ -8,18 +8,19 @@ import sys
 import documents
 import pytest
 
+from maml_tf.experiments import command_line
 from maml_tf.experiments.config import Config
 
 PAGES = documents.pages()
 SETTINGS = set(Config.__dataclass_fields__)
 MAIN = "scripts/main.py"
-COMMAND = re.compile(r"\bpython (scripts/\w+\.py)\b([^;&|#\n]*)")
+COMMAND = re.compile(r"(?:^|[\s/])(?:python (scripts/\w+\.py)|maml-tf)(?=\s|$)([^;&|#\n]*)", re.MULTILINE)
 
 
 def commands(text):
   """(script, its arguments) of every command, in blocks and in the text."""
   shell = [block.text.replace("\\\n", " ") for block in documents.blocks(text) if block.language == "bash"]
-  return [(match[1], match[2].split()) for part in (*shell, *documents.code_spans(text))
+  return [(match[1] or MAIN, match[2].split()) for part in (*shell, *documents.code_spans(text))
           for match in COMMAND.finditer(part)]  # fmt: skip
 
 
@@ -64,18 +65,18 @@ def scripts_with_flags(page):
   return sorted(set(re.findall(r"scripts/\w+\.py", documents.read(page))) & set(scripts()))
 
 
-def test_commands_that_train_or_evaluate_make_sense(script, monkeypatch, tmp_path):
+def test_commands_that_train_or_evaluate_make_sense(monkeypatch, tmp_path):
   """Their values are of the right kind, and together are not refused. Whether the data is there is not asked.
 
   Left out: what stands for a value of the reader's (`$baseline`, `--seed=N`).
   """
   monkeypatch.chdir(tmp_path)
-  monkeypatch.setattr(script, "check_paths", lambda config: None)
+  monkeypatch.setattr(command_line, "check_paths", lambda config: None)
   lines = [arguments for page in PAGES for name, arguments in commands(documents.read(page)) if name == MAIN]
   assert len(lines) > 30
   for arguments in lines:
     given = [argument for argument in arguments if not re.search(r"\$|=[A-Z]+\b|^--help$", argument)]
-    script.parse(["main.py", *given])
+    command_line.parse(["main.py", *given])
 
 
 def test_the_subject_of_a_script_is_in_its_help():

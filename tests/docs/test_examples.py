@@ -1,6 +1,7 @@
 """The code on the pages runs: every page's Python blocks, in order, in one process for each page."""
 
 import importlib.util
+import json
 import re
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pytest
 
 PAGES = documents.pages()
 # What becomes of a block by its language. `py`: needs a package that not every Python has, so it has a test of its own.
-RUN, APART, CHECKED, SHOWN = "python", "py", "bash", ""
+RUN, APART, CHECKED, PARSED, SHOWN = "python", "py", "bash", "json", ""
 EXAMPLE_APART = "docs/environments.md"
 
 
@@ -82,7 +83,10 @@ def test_every_block_is_run_or_checked(page):
   """A block that is written as another language, or that needs a test of its own, does not slip through."""
   apart = [] if documents.name_of(page) == EXAMPLE_APART else [APART]
   for language, text, line in documents.blocks(documents.read(page)):
-    assert language in {RUN, APART, CHECKED, SHOWN} - set(apart), f"line {line}: nothing runs a block of {language}"
+    known = {RUN, APART, CHECKED, PARSED, SHOWN} - set(apart)
+    assert language in known, f"line {line}: nothing runs a block of {language}"
+    if language == PARSED:
+      json.loads(text)
     if language == SHOWN:
       assert not re.search(r"^(import|from|python|pip|maml-tf|\$ )\b", text, re.MULTILINE), f"line {line}: of what?"
 

@@ -7,8 +7,10 @@ import re
 import pytest
 
 from maml_tf.errors import UserError
-from maml_tf.experiments.config import Config, check_paths, kind_of, readable_name, resolve, training_settings
-from maml_tf.experiments.presets import PRESETS
+from maml_tf.experiments import methods
+from maml_tf.experiments.config import Config, check_paths, readable_name, resolve, training_settings
+from maml_tf.experiments.domains import DATASOURCES, sinusoid
+from maml_tf.experiments.settings import SETTINGS
 from maml_tf.training.run_directory import name_of
 
 
@@ -20,16 +22,24 @@ def directory_name(**given):
 def test_nothing_given_is_the_sinusoid_preset():
   config = resolve()
   assert config.datasource == "sinusoid"
-  assert {k: v for k, v in config.to_dict().items() if k != "datasource"} == PRESETS["sinusoid"]
+  assert config.to_dict() == {s.name: s.default for s in SETTINGS.values()} | sinusoid.PRESET
 
 
-@pytest.mark.parametrize("domain", PRESETS)
-def test_a_preset_has_exactly_the_settings_and_their_types(domain):
-  fields = {f.name: f for f in dataclasses.fields(Config) if f.name != "datasource"}
-  assert set(PRESETS[domain]) == set(fields)
-  for name, value in PRESETS[domain].items():
-    assert value is None or type(value) is kind_of(fields[name]), name
-  resolve(domain)
+@pytest.mark.parametrize(("datasource", "method"), [
+  (datasource, name)
+  for datasource, domain in DATASOURCES.items()
+  for name, method in methods.METHODS.items()
+  if domain.kind in method.kinds
+])  # fmt: skip
+def test_defaults_are_settings_that_there_are_and_have_their_types(datasource, method):
+  flag = methods.METHODS[method].flag
+  config = resolve(datasource, **{flag: method})
+  assert (config.method, set(config.to_dict())) == (method, set(SETTINGS))
+  for name, value in config.to_dict().items():
+    setting = SETTINGS[name]
+    assert type(value) is setting.kind or (value is None and (setting.optional or not config.applies(name))), name
+  for given in ({}, {flag: method}):
+    assert set(config.domain.defaults(datasource, config.description, given)) <= set(SETTINGS)
 
 
 def test_given_wins_over_the_preset_and_none_does_not():
@@ -39,6 +49,7 @@ def test_given_wins_over_the_preset_and_none_does_not():
 
 def test_every_setting_says_what_it_means():
   assert all(field.metadata["help"] for field in dataclasses.fields(Config))
+  assert {field.name for field in dataclasses.fields(Config)} == set(SETTINGS)
 
 
 # Numbers were committed with runs of these names, which --train=False has to find.

@@ -1,11 +1,9 @@
 """Runs on images: synthetic folders through the whole command, and the real data where it is there.
 
-The folder's images are shrunk to 16 x 16 here, so that a run takes seconds.
+The folder's images are 16 x 16, so that a run takes seconds.
 """
 
-import contextlib
 import dataclasses
-import importlib.util
 import json
 import os
 import pathlib
@@ -22,19 +20,20 @@ from PIL import Image
 from real_data import REAL, needs_real_data
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from maml_tf import export
+from maml_tf import tf1_import
+from maml_tf.datasets.records import DataSet
 from maml_tf.errors import UserError
 from maml_tf.experiments import run
 from maml_tf.experiments.config import resolve
 from maml_tf.experiments.domains.images import experiment as images
 from maml_tf.experiments.domains.images import plots as image_plots
 from maml_tf.training import checkpoints
-from maml_tf.training.trainer import Schedule
 
 SCRIPT = pathlib.Path(__file__).parents[2] / "scripts" / "main.py"
 
-SETTINGS = dict(
-  datasource="folder", num_classes=3, num_filters=8, max_pool=False, meta_batch_size=4, num_updates=1, update_lr=0.1,
+OFTEN = dict(log_every=10, validate_every=20, checkpoint_every=20, validation_tasks=20)
+SETTINGS = OFTEN | dict(
+  datasource="folder", image_size=16, num_classes=3, num_filters=8, max_pool=False, meta_batch_size=4, update_lr=0.1,
   eval_updates=3, eval_tasks=40, meta_lr=0.01,
 )  # fmt: skip
 ITERATIONS = 60
@@ -54,21 +53,6 @@ def make_folder(root, sizes=(20, 18, 18)):
   return root
 
 
-@contextlib.contextmanager
-def small_scale():
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(images, "SHAPES", images.SHAPES | {"folder": (16, 16, 3)})
-    patch.setattr(images.ImageExperiment, "schedule", lambda self: Schedule(
-      self.config.iterations, log_every=10, validate_every=20, checkpoint_every=20, validation_tasks=20))  # fmt: skip
-    yield patch
-
-
-@pytest.fixture(autouse=True)
-def small():
-  with small_scale() as patch:
-    yield patch
-
-
 @pytest.fixture(scope="session")
 def data(tmp_path_factory):
   return make_folder(tmp_path_factory.mktemp("patterns"))
@@ -78,8 +62,7 @@ def data(tmp_path_factory):
 def trained(data, tmp_path_factory):
   """What `run` returns, and the log directory, which is not to be written to."""
   logdir = tmp_path_factory.mktemp("trained")
-  with small_scale():
-    return go(data, logdir, metatrain_iterations=ITERATIONS), logdir
+  return go(data, logdir, metatrain_iterations=ITERATIONS), logdir
 
 
 @pytest.fixture
@@ -89,7 +72,8 @@ def copied(trained, tmp_path):
 
 
 def go(data, logdir, said=None, **given):
-  config = resolve(**(SETTINGS | {"data_dir": data, "logdir": logdir} | given))
+  steps = {} if "baseline" in given else {"num_updates": 1}
+  config = resolve(**(SETTINGS | steps | {"data_dir": data, "logdir": logdir} | given))
   return run.run(config, say=lambda line: None if said is None else said.append(line))
 
 
@@ -144,9 +128,11 @@ def test_the_exported_model_adapts_with_tensorflow_alone(trained):
   assert np.array_equal(np.argmax(module.adapt_and_predict(x, y, x, 20), 1), y)
 
 
-def test_evaluation_repeats_the_results_and_loads_no_other_classes(small, copied, data, trained):
-  loaded, original = [], images.load_bank
-  small.setattr(images, "load_bank", lambda config, part: loaded.append(part) or original(config, part))
+def test_evaluation_repeats_the_results_and_loads_no_other_classes(monkeypatch, copied, data, trained):
+  loaded, original = [], DataSet.load
+  monkeypatch.setattr(
+    DataSet, "load", lambda self, folder, part, *a: loaded.append(part) or original(self, folder, part, *a)
+  )
   assert go(data, copied, train=False)["results"] == trained[0]["results"]
   assert loaded == ["val"]
   of_test = go(data, copied, train=False, test_set=True)
@@ -157,12 +143,26 @@ def test_evaluation_repeats_the_results_and_loads_no_other_classes(small, copied
 def test_evaluation_with_other_shots_finds_the_training(copied, data):
   said = []
   five = go(data, copied, said, train=False, update_batch_size=5, train_update_batch_size=1)
-  assert "after 60 iterations" in said[0]
+  assert "after 60 iterations" in said[1]
   assert list(five["results"]) == ["1", "5"]  # 5 shots leave 13 of the 18 images
   assert any("15 queries per class" in line and "left out: class val_0 has 18 images, 5 of" in line for line in said)
 
 
-def test_a_run_that_dies_continues_to_the_same_bits(small, data, trained, tmp_path):
+def test_what_is_loaded_and_passed_over_is_said_and_is_no_other_run(copied, trained, data, tmp_path):
+  littered = pathlib.Path(shutil.copytree(data, tmp_path / "littered"))
+  for part in ("train", "val"):
+    for name in (".DS_Store", "Thumbs.db", "photo.heic"):
+      (littered / part / f"{part}_0" / name).write_bytes(b"no image that is read")
+  said = []
+  go(littered, copied, said, metatrain_iterations=ITERATIONS)
+  assert said[:2] == [
+    "folder train: 12 classes, 240 images; passed over 1 file of other kinds: 1 .heic",
+    "folder val: 4 classes, 72 images; passed over 1 file of other kinds: 1 .heic",
+  ]
+  assert f"already trained to iteration {ITERATIONS}" in said
+
+
+def test_a_run_that_dies_continues_to_the_same_bits(monkeypatch, data, trained, tmp_path):
   def die(self):
     def callback(iteration, state, board):
       if iteration == 40:
@@ -170,16 +170,15 @@ def test_a_run_that_dies_continues_to_the_same_bits(small, data, trained, tmp_pa
 
     return callback
 
-  with small.context() as patch, pytest.raises(KeyboardInterrupt):
+  with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
     patch.setattr(images.ImageExperiment, "on_validation", die)
     go(data, tmp_path, metatrain_iterations=ITERATIONS)
   said = []
-  small.setattr(export, "save", lambda *arguments: None)  # exporting and more queries only cost time here
-  small.setattr(images, "EVALUATION_QUERIES", (1,))
+  # Other settings would be other metadata in the checkpoints.
   killed = go(data, tmp_path, said, metatrain_iterations=ITERATIONS)
   assert "resuming from iteration 20" in said
   small_runs.assert_same_run(folder_of(tmp_path), folder_of(trained[1]), ITERATIONS)
-  assert killed["results"]["1"] == trained[0]["results"]["1"]
+  assert killed["results"] == trained[0]["results"]
 
 
 def test_init_from_evaluates(trained, data, tmp_path):
@@ -190,9 +189,8 @@ def test_init_from_evaluates(trained, data, tmp_path):
     go(data, tmp_path / "other", init_from=model, num_classes=2, train=False)
 
 
-def test_the_fully_connected_network_trains(small, data, tmp_path):
-  small.setattr(images, "EVALUATION_QUERIES", (1,))
-  flags = dict(conv=False, metatrain_iterations=2, eval_tasks=5, export=False, log=False)
+def test_the_fully_connected_network_trains(data, tmp_path):
+  flags = dict(conv=False, metatrain_iterations=2, eval_tasks=5, eval_queries=1, export=False, log=False)
   go(data, tmp_path, **flags)
   assert ".fc.batchnorm." in folder_of(tmp_path).name
 
@@ -262,7 +260,7 @@ def test_the_table_puts_the_published_figure_under_its_step():
   config = resolve("omniglot", train=False, test_set=True)
   summary = {"mean": [k / 20 for k in range(11)], "ci95": [0.01] * 11}
   results = {queries: {"inner_lr": 0.4, "accuracy": summary, "loss": summary} for queries in ("1", "15")}
-  title, header, one, fifteen, published, note = images.ImageExperiment(config).table(results)
+  title, header, one, fifteen, published, note = images.ImageExperiment(config).report(results).lines()
   assert title == "Accuracy in %, omniglot 5-way 1-shot, maml, alpha 0.4, 600 test tasks, 95 % intervals"
   assert [one[k : k + 15].strip() for k in range(24, 84, 15)] == [
     "0.00 ± 1.00", "5.00 ± 1.00", "15.00 ± 1.00", "25.00 ± 1.00"]  # fmt: skip
@@ -280,7 +278,7 @@ def test_the_table_says_how_many_queries_a_published_5_shot_figure_had(datasourc
   config = resolve(datasource, train=False, test_set=True, update_batch_size=5, train_update_batch_size=1)
   summary = {"mean": [0.5] * 11, "ci95": [0.01] * 11}
   results = {queries: {"inner_lr": 0.4, "accuracy": summary, "loss": summary} for queries in ("1", "5", "15")}
-  assert images.ImageExperiment(config).table(results)[-1].endswith(f"on test tasks with {said}")
+  assert images.ImageExperiment(config).report(results).lines()[-1].endswith(f"on test tasks with {said}")
 
 
 def test_plots_of_grey_images_and_many_classes():
@@ -298,23 +296,15 @@ def test_plots_of_grey_images_and_many_classes():
 # Real data ------------------------------------------------------------------------------------------------------------
 
 
-def load_script():
-  spec = importlib.util.spec_from_file_location("main_script_images", SCRIPT)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module
-
-
 @needs_real_data
 @pytest.mark.parametrize("flags", [
   ["--datasource=omniglot", "--meta_batch_size=2", "--update_batch_size=1", "--update_lr=0.4", "--num_updates=1"],
   ["--datasource=omniglot", "--meta_batch_size=2", "--num_updates=1", "--split=alphabets", "--noconv"],
 ], ids=str)  # fmt: skip
-def test_real_omniglot_trains_and_is_evaluated_with_five_shots(small, tmp_path, capfd, flags):
-  main = load_script().main
-  small.setattr(images, "EVALUATION_QUERIES", (1,))
+def test_real_omniglot_trains_and_is_evaluated_with_five_shots(script, tmp_path, capfd, flags):
   small = (
     "--eval_tasks=20",
+    "--eval_queries=1",
     "--eval_updates=3",
     "--num_filters=16",
     "--metatrain_iterations=3",
@@ -322,9 +312,9 @@ def test_real_omniglot_trains_and_is_evaluated_with_five_shots(small, tmp_path, 
     "--nolog",
     f"--logdir={tmp_path}",
   )
-  assert main(["main.py", *flags, *small]) == 0
+  assert script.main(["main.py", *flags, *small]) == 0
   more = ("--train=False", "--test_set=True", "--update_batch_size=5", "--train_update_batch_size=1")
-  assert main(["main.py", *(f for f in flags if "batch_size=1" not in f), *small, *more]) == 0
+  assert script.main(["main.py", *(f for f in flags if "batch_size=1" not in f), *small, *more]) == 0
   out, err = capfd.readouterr()
   assert err == ""
   assert "after 3 iterations" in out
@@ -333,24 +323,15 @@ def test_real_omniglot_trains_and_is_evaluated_with_five_shots(small, tmp_path, 
   assert len(list(tmp_path.iterdir())) == 1
 
 
-KILLED = """
-import os, sys
-sys.path[:0] = [sys.argv[1], os.path.dirname(sys.argv[1])]
-import test_images
-with test_images.small_scale():
-  test_images.run.run(test_images.resolve(**eval(sys.argv[2])), say=lambda line: None)
-"""
-
-
 @needs_real_data
-def test_a_killed_training_on_real_omniglot_continues_to_the_same_bits(small, tmp_path):
-  small.setattr(images, "EVALUATION_QUERIES", (1,))
-  settings = dict(
+def test_a_killed_training_on_real_omniglot_continues_to_the_same_bits(tmp_path):
+  settings = OFTEN | dict(
     datasource="omniglot", data_dir=REAL, num_filters=8, meta_batch_size=2, metatrain_iterations=ITERATIONS,
-    eval_tasks=20, eval_updates=1, export=False, log=False,
+    eval_tasks=20, eval_updates=1, eval_queries=1, export=False, log=False,
   )  # fmt: skip
   killed, whole = (settings | {"logdir": str(tmp_path / name)} for name in ("killed", "whole"))
-  with subprocess.Popen([sys.executable, "-c", KILLED, os.path.dirname(__file__), repr(killed)]) as process:
+  flags = [f"--{name}={value}" for name, value in killed.items()]
+  with subprocess.Popen([sys.executable, str(SCRIPT), *flags], stdout=subprocess.DEVNULL) as process:
     while process.poll() is None and not list(tmp_path.glob("killed/*/checkpoints/model20.npz")):
       time.sleep(0.01)
     process.kill()
@@ -365,11 +346,12 @@ def test_a_killed_training_on_real_omniglot_continues_to_the_same_bits(small, tm
 
 
 @needs_real_data
-def test_the_published_checkpoint_classifies_real_miniimagenet(small):
+def test_the_published_checkpoint_classifies_real_miniimagenet():
   """The authors' own weights, on few tasks and steps: 47.6 % take 3,000 tasks and ten steps, and so minutes."""
-  small.setattr(images, "EVALUATION_QUERIES", (1,))
-  weights = export.read_tf1_checkpoint(pathlib.Path(REAL) / "cbfinn_miniimagenet_1shot" / "model59000")
-  config = resolve("miniimagenet", train=False, test_set=True, eval_tasks=20, eval_updates=3, data_dir=REAL)
+  weights = tf1_import.read_tf1_checkpoint(pathlib.Path(REAL) / "cbfinn_miniimagenet_1shot" / "model59000")
+  config = resolve(
+    "miniimagenet", train=False, test_set=True, eval_tasks=20, eval_updates=3, eval_queries=1, data_dir=REAL
+  )
   accuracy = images.ImageExperiment(config).evaluate(weights)["1"]["accuracy"]
   assert accuracy["mean"][0] == pytest.approx(0.2, abs=0.1)
   assert accuracy["mean"][3] > 0.3

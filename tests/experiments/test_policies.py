@@ -1,22 +1,20 @@
 """Reinforcement learning through the command line: settings, output, evaluation, killing and resuming."""
 
 import csv
-import dataclasses
 import json
 import pathlib
 
 import numpy as np
 import pytest
-import rl_results
 import small_runs
 import tensorflow as tf
-from maml_tf.experiments.presets import PUBLISHED_RETURNS
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from maml_tf.errors import UserError
 from maml_tf.experiments.config import readable_name, resolve, training_settings
-from maml_tf.experiments.domains.policies import plots as rl_plots
+from maml_tf.experiments.domains.policies import plots, published
 from maml_tf.experiments.domains.policies.experiment import PolicyExperiment
+from maml_tf.results import policies
 from maml_tf.rl.envs import published_test_goals
 from maml_tf.training.run_directory import name_of
 from maml_tf.training.trainer import Schedule
@@ -114,12 +112,12 @@ def test_an_exported_policy_is_evaluated(script, capfd, tmp_path):
 @pytest.mark.parametrize("datasource", ["point", "ant_vel"])
 def test_a_killed_run_goes_on_to_the_same_curve(tmp_path, datasource):
   def train(folder, iterations, sim_threads):
-    config = resolve(datasource, meta_batch_size=2, rollouts_per_task=3, horizon=6, sim_threads=sim_threads)
+    config = resolve(
+      datasource, meta_batch_size=2, rollouts_per_task=3, horizon=6, eval_updates=0, sim_threads=sim_threads
+    )
     experiment = PolicyExperiment(config)
     schedule = Schedule(iterations, log_every=1, validate_every=3, checkpoint_every=2, validation_tasks=1)
-    learner = experiment.learner()
-    learner.evaluation = dataclasses.replace(learner.evaluation, eval_updates=0)
-    small_runs.trainer(tmp_path / folder, schedule, learner).train()
+    small_runs.trainer(tmp_path / folder, schedule, experiment.learner()).train()
     experiment.close()
 
   train("whole", 4, 2)
@@ -145,15 +143,17 @@ def test_the_baselines_and_their_evaluation(script, capfd, tmp_path):
   found = {path.name.split(".")[1]: json.loads((path / "results.json").read_text()) for path in tmp_path.iterdir()}
   assert len(found["oracle"]["results"]["return"]["mean"]) == 1  # it does not adapt
   assert found["random"]["results"]["step_sizes"] == [0.5, 0.25]
-  contents = {run.name.split(".")[1]: rl_results.collect([run]) for run in tmp_path.iterdir()}
+  contents = {run.name.split(".")[1]: policies.collect([run], tmp_path) for run in tmp_path.iterdir()}
   for method, content in contents.items():
     np.testing.assert_allclose(content["results"]["mean"], found[method]["results"]["return"]["mean"], atol=1e-3)
     np.testing.assert_allclose(content["results"]["ci95"], found[method]["results"]["return"]["ci95"], rtol=1e-2)
-    assert content["published"]["mean"] == PUBLISHED_RETURNS["point"][method][0] and content["tasks"] == 2
+    assert content["published"]["mean"] == published.RETURNS["point"][method][0] and content["tasks"] == 2
   assert (contents["oracle"]["iterations"], contents["random"]["iterations"]) == (2, 0)
-  figure = rl_plots.returns_of_tasks({"point": {m: {"return": c["results"]} for m, c in contents.items()}})
+  figure = plots.returns_of_tasks({"point": {m: {"return": c["results"]} for m, c in contents.items()}})
   labels = figure.axes[0].get_legend_handles_labels()[1]
-  assert {"oracle", "random", "oracle, published", "random, published"} <= set(labels), labels
+  assert {"oracle", "random initialisation", "oracle, published", "random initialisation, published"} <= set(labels), (
+    labels
+  )
 
 
 def test_a_pretrained_cheetah(script, capfd, tmp_path):
@@ -204,15 +204,15 @@ def test_later_steps_are_smaller_as_published():
   ({"max_kl": -1.0}, "--max_kl"),
   ({"outer": "sgd"}, "trpo, vpg, ppo"),
   ({"inner": "sgd"}, "log_likelihood, ratio"),
-  ({"baseline": "oracle", "inner": "ratio"}, "a baseline is trained without adapting"),
+  ({"baseline": "oracle", "inner": "ratio"}, "--inner=ratio: expected no .*--baseline=oracle has no such setting"),
   ({"hvp": "fisher"}, "exact, finite_difference"),
-  ({"meta_lr": 0.1}, "--outer=vpg or ppo, which alone uses it"),
-  ({"outer": "ppo", "hvp_subsample": 0.5}, "--outer=trpo, which alone uses it"),
-  ({"baseline": "oracle", "num_updates": 3}, "a baseline is trained without adapting"),
+  ({"meta_lr": 0.1}, "--outer=vpg or ppo with it, which alone uses it"),
+  ({"outer": "ppo", "hvp_subsample": 0.5}, "--outer=trpo with it, which alone uses it"),
+  ({"baseline": "oracle", "num_updates": 3}, "--num_updates=3: expected no .*--baseline=oracle has no such setting"),
   ({"sim_threads": -1}, "--sim_threads=-1"),
-  ({"num_filters": 3}, "means nothing here"),
-  ({"learner": "reptile"}, "means nothing here"),
-  ({"jit_compile": True}, "means nothing here"),
+  ({"num_filters": 3}, "--num_filters=3: expected no .*the domain policies has no such setting"),
+  ({"learner": "reptile"}, "--learner=reptile: expected one of maml.*: Reptile is not for policies"),
+  ({"jit_compile": True}, "--jit_compile=True: expected no .*the domain policies has no such setting"),
 ])  # fmt: skip
 def test_what_makes_no_sense_is_refused(flag, says):
   with pytest.raises(UserError, match=says):
@@ -220,7 +220,7 @@ def test_what_makes_no_sense_is_refused(flag, says):
 
 
 def test_settings_of_policies_are_refused_elsewhere():
-  with pytest.raises(UserError, match="--horizon=5: expected 0, which means nothing here"):
+  with pytest.raises(UserError, match=r"--horizon=5: expected no .*the domain images has no such setting"):
     resolve("omniglot", horizon=5)
 
 

@@ -7,6 +7,7 @@ import shlex
 
 import pytest
 
+from maml_tf.experiments import command_line
 from maml_tf.experiments.config import readable_name, training_settings
 from maml_tf.training.run_directory import name_of
 
@@ -42,11 +43,11 @@ MEANING = {
 
 
 @pytest.fixture
-def parse(script, monkeypatch, tmp_path):
+def parse(monkeypatch, tmp_path):
   """The config of a command line. The data need not be there: paths are checked elsewhere."""
   monkeypatch.chdir(tmp_path)
-  monkeypatch.setattr(script, "check_paths", lambda config: None)
-  return lambda command: script.parse(shlex.split(command)[1:])
+  monkeypatch.setattr(command_line, "check_paths", lambda config: None)
+  return lambda command: command_line.parse(shlex.split(command)[1:])[0]
 
 
 def directory(config):

@@ -21,10 +21,10 @@ def test_results_files_of_images_say_how_they_were_made():
 
 def test_committed_checkpoints_are_small_and_of_a_run_that_the_package_would_find():
   from maml_tf.experiments import run
-  from maml_tf.experiments.config import resolve
+  from maml_tf.experiments.config import from_record
 
   for folder in (ROOT / "results" / "checkpoints").glob("*/"):
-    config = resolve(**json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    config = from_record(json.loads((folder / "config.json").read_text(encoding="utf-8")))
     assert run.run_directory(config).path.name == folder.name
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 2e6, folder
 
@@ -32,14 +32,14 @@ def test_committed_checkpoints_are_small_and_of_a_run_that_the_package_would_fin
 def test_pretrained_initialisations_can_be_used():
   """Each is of the network that its own settings make, and small."""
   from maml_tf import export, models
-  from maml_tf.experiments.config import resolve
+  from maml_tf.experiments.config import from_record
   from maml_tf.experiments.domains.images import experiment as images
   from maml_tf.experiments.domains.policies.experiment import PolicyExperiment
 
   for path in (ROOT / "pretrained").glob("*/saved_model.pb"):
     folder = path.parent
     weights, metadata = export.load_initialization(folder)
-    config = resolve(**metadata["config"])
+    config = from_record(metadata["config"])
     if config.domain.name == "policies":
       model = PolicyExperiment(config).model
     else:

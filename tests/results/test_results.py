@@ -1,4 +1,4 @@
-"""figures.py, collect.py, checkpoint.py and tables.py on small runs."""
+"""figures.py, collect.py and checkpoint.py on small runs, and on run directories made by hand."""
 
 import json
 import pathlib
@@ -6,10 +6,14 @@ import shutil
 import subprocess
 import sys
 
-import collect
 import numpy as np
 import pytest
 import small_runs
+
+from maml_tf.experiments import methods
+from maml_tf.experiments.config import from_record, resolve, train_command
+from maml_tf.results import collect, commands, figures, tables
+from maml_tf.results import runs as run_directories
 
 SCRIPTS = pathlib.Path(__file__).parents[2] / "scripts"
 
@@ -30,7 +34,6 @@ def one_line_error(done, *parts):
 def runs(tmp_path_factory):
   """Run directories of all four methods, seed 0, and of a second seed of MAML."""
   from maml_tf.experiments import run
-  from maml_tf.experiments.config import resolve
 
   folder = tmp_path_factory.mktemp("logs")
   few = dict(logdir=str(folder), metatrain_iterations=200, eval_tasks=40, jit_compile=False, log=False)
@@ -90,13 +93,10 @@ def test_collect_refuses_what_does_not_belong_together(runs, tmp_path):
 # Runs of images, made by hand: a training would take minutes ---------------------------------------------------------
 
 
-def image_run(root, seed=0, logged=700, checkpoint=500):
+def image_run(root, seed=0, logged=700, checkpoint=500, **settings):
   """A run directory as a killed training on Omniglot leaves it, which logged more than it kept."""
-  from maml_tf.experiments import run
-  from maml_tf.experiments.config import resolve
-
-  config = resolve("omniglot", seed=seed, logdir=str(root))
-  folder = run.run_directory(config).path
+  config = resolve("omniglot", seed=seed, logdir=str(root), **settings)
+  folder = root / run_directories.name_of(root, config)
   (folder / "checkpoints").mkdir(parents=True)
   for iteration in (checkpoint - 250, checkpoint):
     (folder / "checkpoints" / f"model{iteration}.npz").write_bytes(b"weights")
@@ -110,10 +110,10 @@ def image_run(root, seed=0, logged=700, checkpoint=500):
   return folder
 
 
-def evaluate(folder, name="evaluation", iteration=500, split="test", tasks=600, accuracy=0.9, **settings):
+def evaluate(folder, name="evaluation", iteration=500, split="test", tasks=600, accuracy=0.9, steps=10, **settings):
   """Puts an evaluation into a run directory, as `main.py --train=False` does."""
   config = json.loads((folder / "config.json").read_text()) | {"train": False, **settings}
-  summary = {"mean": [accuracy] * 11, "ci95": [0.01] * 11}
+  summary = {"mean": [accuracy] * (steps + 1), "ci95": [0.01] * (steps + 1)}
   results = {queries: {"inner_lr": 0.4, "accuracy": summary, "loss": summary} for queries in ("1", "15")}
   content = {
     "split": split, "tasks": tasks, "results": results, "training": {"iteration": iteration}, "command": "test",
@@ -191,7 +191,6 @@ def test_learning_curves_are_drawn_from_the_results_files(tmp_path):
 def test_a_kept_checkpoint_continues_to_the_same_bits(tmp_path):
   """The printed command, run as it is, in another place; the run it is compared with was never interrupted."""
   from maml_tf.experiments import run
-  from maml_tf.experiments.config import resolve
 
   settings = dict(metatrain_iterations=2200, meta_batch_size=2, eval_tasks=40, jit_compile=False, log=False, seed=3)
   logs = tmp_path / "whole"
@@ -216,10 +215,6 @@ def test_a_kept_checkpoint_continues_to_the_same_bits(tmp_path):
 
 
 def test_the_shortest_command_line_is_the_published_one():
-  from checkpoint import train_command
-
-  from maml_tf.experiments.config import resolve
-
   assert (
     train_command(resolve("omniglot", data_dir="/x", logdir="/y")) == "python scripts/main.py --datasource=omniglot"
   )
@@ -231,20 +226,46 @@ def test_the_shortest_command_line_is_the_published_one():
   assert train_command(resolve(baseline="oracle")) == "python scripts/main.py --datasource=sinusoid --baseline=oracle"
 
 
-def test_tables_replace_the_older_ones_in_a_document():
-  from tables import updated
-
-  text = "words\n\n<!-- table: two -->\n| a | b |\n|---|---|\n| 1 | 2 |\n\n<!-- table: one -->\n\nmore\n"
-  new = updated(text, {"one": ["| c |", "|---|"], "two": ["| d |"], "unused": ["| e |"]})
-  assert new == "words\n\n<!-- table: two -->\n| d |\n\n<!-- table: one -->\n| c |\n|---|\n\nmore\n"
-
-
 def test_collected_commands_name_no_folder_of_the_machine_they_ran_on():
   command = "python scripts/main.py --logdir=/a/b --noconv '--data_dir=/a b' --train=False"
   content = {
     "command": command, "commands": [command], "starts": [{"command": command}], "text": "see --logdir=/a", "seed": 0,
   }  # fmt: skip
   short = "python scripts/main.py --noconv --train=False"
-  assert collect.without_paths(content) == content | {
+  assert commands.without_paths(content) == content | {
     "command": short, "commands": [short], "starts": [{"command": short}],
   }  # fmt: skip
+
+
+def test_settings_are_collected_as_the_run_recorded_them(tmp_path):
+  """A setting that came later is not added: an older run is collected to the same bytes by a newer package."""
+  folder = image_run(tmp_path)
+  record = json.loads((folder / "config.json").read_text())
+  del record["validate_every"], record["image_size"]
+  (folder / "config.json").write_text(json.dumps(record))
+  (run,) = collect_images(tmp_path / "omniglot.json", folder)["runs"]
+  assert run["config"] == {name: value for name, value in record.items() if name not in ("logdir", "data_dir")}
+  assert from_record(run["config"]).validate_every == resolve("omniglot").validate_every
+
+
+def test_a_method_without_steps_is_collected_tabulated_and_drawn(tmp_path, monkeypatch):
+  """Its arrays have one entry, no cell of the paper is its, and no module of results/ knows it."""
+  toy = methods.Method("toy", "Toy nets", "nowhere:Toy", (methods.CLASSIFICATION,), color="tab:pink")
+  monkeypatch.setitem(methods.METHODS, "toy", toy)
+  folder = image_run(tmp_path / "logs", learner="toy")
+  assert folder.name.startswith("omniglot.toy.")
+  evaluate(folder, steps=0)
+  (tmp_path / "results").mkdir()
+  collected = collect.collect(tmp_path / "results" / "omniglot_toy.json", [folder], tmp_path)
+  assert (collected["method"], collected["published"], collected["iterations"]) == ("toy", None, 500)
+  assert collected["results"]["600"]["15"]["mean"] == [0.9]
+  assert collected["runs"][0]["train_command"] == "python scripts/main.py --datasource=omniglot --learner=toy"
+  rows = [row for row in tables.make(tmp_path, ["omniglot"])["omniglot"].plain() if row["method"] == "toy"]
+  assert [(row["1 query"], row["15 queries"], row["published"]) for row in rows] == [(90.0, 90.0, "not printed")]
+  (figure,) = figures.images(tmp_path / "results").values()
+  assert figure.axes[0].get_legend_handles_labels()[1] == ["Toy nets, 500 of 60,000"]
+
+
+def test_shots_are_only_of_images(tmp_path):
+  (tmp_path / "config.json").write_text(json.dumps({"datasource": "point"}))
+  one_line_error(script("collect.py", "--shots=5", tmp_path / "x.json", tmp_path), "shots", "images")

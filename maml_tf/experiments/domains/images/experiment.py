@@ -40,6 +40,9 @@ class ImageExperiment(Experiment):
       self._validation_tasks()
     self._possible_queries()
 
+  def data_summary(self):
+    return [f"{self.config.datasource} {part}: {bank.summary()}" for part, bank in self._banks.items()]
+
   def data_fingerprint(self):
     return self.data_set.fingerprint(self.config.data_dir)
 
@@ -57,11 +60,16 @@ class ImageExperiment(Experiment):
       metadata={"config": config.portable()},
       task_chunk=config.task_chunk or None,
       stored_dtype=tf.float16 if config.export_half else None,
+      export_bn_mode=config.export_bn_mode,
     )
 
   def algorithm(self, inner_lr):
     """MAML or a relative with that step size."""
     return make_algorithm(self.config, self.model, "crossentropy", inner_lr)
+
+  def example_specs(self):
+    x, y = tf.TensorSpec([None, *self.model.example_shape]), tf.TensorSpec([None], tf.int32)
+    return tasks.TaskBatch(x, y, x, y)
 
   def on_validation(self):
     """A callback that draws an episode of validation classes into TensorBoard, at every fifth validation and the last.
@@ -89,7 +97,7 @@ class ImageExperiment(Experiment):
       measured = self._measure(weights, episodes, root)
       summaries = {name: evaluation.summarise(measured[name]) for name in ("accuracy", "loss")}
       lists = {name: {n: v.tolist() for n, v in summary.items()} for name, summary in summaries.items()}
-      results[str(queries)] = {"inner_lr": config.update_lr, **lists}
+      results[str(queries)] = {"inner_lr": config.update_lr if config.applies("update_lr") else None, **lists}
     return results
 
   def plots(self, weights, results, directory):
@@ -127,7 +135,7 @@ class ImageExperiment(Experiment):
 
     Returns:
       Dict of NumPy arrays: "support_x" [N * K, H, W, C], "support_y" [N * K], "query_x" [N * Q, H, W, C], "query_y"
-      [N * Q], "before" and "after" [N * Q] (predicted classes); and "steps", the number of gradient steps.
+      [N * Q], "before" and "after" [N * Q] (predicted classes); and "steps", the number of gradient steps, or None.
     """
     config = self.config
     shots = config.update_batch_size
@@ -145,7 +153,7 @@ class ImageExperiment(Experiment):
       name: tf.argmax(algorithm.predict(w, batch.query_x), axis=-1)[0].numpy()
       for name, w in (("before", before), ("after", after))
     }
-    return arrays | predicted | {"steps": config.eval_updates}
+    return arrays | predicted | {"steps": config.eval_updates if algorithm.has_steps else None}
 
   @property
   def _trains(self):

@@ -82,9 +82,12 @@ def episode(content):
     for axis, i in zip(axes[label, support.shape[1] :], query[label], strict=True):
       _draw_image(axis, content["query_x"][i])
       before, after = content["before"][i], content["after"][i]
-      axis.set_title(f"{before} → {after}", fontsize=8, color=RIGHT if after == label else WRONG, pad=2)
+      shown = after if content["steps"] is None else f"{before} → {after}"
+      axis.set_title(shown, fontsize=8, color=RIGHT if after == label else WRONG, pad=2)
   axes[0, 0].set_title("support", fontsize=8, pad=2)
-  figure.suptitle(f"Queries: class predicted before → after {content['steps']} gradient steps", fontsize=9)
+  steps = content["steps"]
+  said = "class predicted" if steps is None else f"class predicted before → after {steps} gradient steps"
+  figure.suptitle(f"Queries: {said}", fontsize=9)
   return figure
 
 
