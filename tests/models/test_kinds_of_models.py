@@ -228,9 +228,7 @@ def test_tables_in_graphs_and_exports(kind, tmp_path):
   right[index] = 1.28
   zeros = np.zeros([1, 1, 1], np.float32)
   for graph in (False, True):
-    loss, gradients = meta_gradients(
-      maml, tasks.TaskBatch(x, np.zeros([1, 1, 1], "f"), x, np.zeros([1, 1, 1], "f")), graph
-    )
+    loss, gradients = meta_gradients(maml, tasks.TaskBatch(x, zeros, x, zeros), graph)
     assert loss == pytest.approx(0.64, rel=1e-6) and gradients == [pytest.approx(right, rel=1e-6)]
   learner = learners.SupervisedLearner(maml, OneTask(x), meta_batch_size=2)
   export.save(learner, learner.initial_state(0), tmp_path / "saved_model")
