@@ -53,8 +53,7 @@ GROUPS = {
     "ZeroPadding2D": (1,), "ConvLSTM1D": CONV,
   }),
   "volumes": (VOLUME, {
-    "AdaptiveAveragePooling3D": (2,), "AveragePooling3D": (2,), "Conv3D": CONV,
-    "Conv3DTranspose": CONV, "Cropping3D": (1,), "GlobalAveragePooling3D": (), "GlobalMaxPooling3D": (),
+    "Conv3D": CONV, "Conv3DTranspose": CONV, "Cropping3D": (1,), "GlobalAveragePooling3D": (), "GlobalMaxPooling3D": (),
     "SpatialDropout3D": (0.5,), "UpSampling3D": (2,), "ZeroPadding3D": (1,), "ConvLSTM2D": CONV,
   }),
   "spectra": ((32, 1), {"STFTSpectrogram": dict(fft_length=8, frame_length=8)}),
@@ -72,6 +71,8 @@ AUGMENTATIONS = {
 }  # fmt: skip
 # TensorFlow or Keras compute these in float32 only.
 SINGLE = {
+  "AdaptiveAveragePooling3D": ((4, 4, 4, 2), lambda: L.AdaptiveAveragePooling3D(2)),
+  "AveragePooling3D": ((4, 4, 4, 2), lambda: L.AveragePooling3D(2)),
   "MaxPooling3D": ((4, 4, 4, 2), lambda: L.MaxPooling3D(2)),
   "AdaptiveMaxPooling3D": ((4, 4, 4, 2), lambda: L.AdaptiveMaxPooling3D(2)),
 }
