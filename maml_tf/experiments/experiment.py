@@ -25,6 +25,10 @@ class Experiment:
     weights = algorithm.initial_weights(0)
     return weights, algorithm.optional_names(weights)
 
+  def example_specs(self):
+    """`TaskBatch` of `tf.TensorSpec` of one task, [n, ...], with n free."""
+    raise NotImplementedError
+
   def learner(self, initial_weights=None, inner_lr=None):
     """The `Learner`; `inner_lr` overrides the config's step size."""
     raise NotImplementedError

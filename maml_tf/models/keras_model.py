@@ -129,6 +129,10 @@ class KerasModel(explicit.ExplicitModel):
     """What training begins from: the model's own values where a user brought them (`keeps_values`), else fresh ones."""
     return self.initial_weights(None if self.keeps_values else seed)
 
+  @property
+  def has_statistics(self):
+    return bool(self._moving)
+
   def to_keras(self, weights, statistics=None):
     """Puts plain weights into the Keras model, and statistics into its moving ones; returns that model."""
     self._check_weights({name: tf.convert_to_tensor(weights[name]) for name in self._trainable_names}, False)

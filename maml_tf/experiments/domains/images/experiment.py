@@ -60,11 +60,16 @@ class ImageExperiment(Experiment):
       metadata={"config": config.portable()},
       task_chunk=config.task_chunk or None,
       stored_dtype=tf.float16 if config.export_half else None,
+      export_bn_mode=config.export_bn_mode,
     )
 
   def algorithm(self, inner_lr):
     """MAML or a relative with that step size."""
     return make_algorithm(self.config, self.model, "crossentropy", inner_lr)
+
+  def example_specs(self):
+    x, y = tf.TensorSpec([None, *self.model.example_shape]), tf.TensorSpec([None], tf.int32)
+    return tasks.TaskBatch(x, y, x, y)
 
   def on_validation(self):
     """A callback that draws an episode of validation classes into TensorBoard, at every fifth validation and the last.
