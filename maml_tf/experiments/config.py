@@ -152,7 +152,7 @@ def with_flags(function, *arguments):
 
 # What errors of the library call a setting -> its flag.
 _ARGUMENTS = {name: s.name for s in SETTINGS.values() for name in (s.library_name, s.argument, s.name) if name}
-_NAMED = re.compile(rf"(?<![\w-])({'|'.join(sorted(_ARGUMENTS, key=len, reverse=True))})=(?=[^\s,;])")
+_NAMED = re.compile(rf"(?<![\w-])({'|'.join(sorted(_ARGUMENTS, key=len, reverse=True))})=(?=[^\s,;'\"])")
 
 
 def in_flags(message):
