@@ -40,20 +40,24 @@ def write(folder):
   os.replace(temporary, folder / NAME)
 
 
-def written(folder):
-  """Whether a folder has checksums."""
-  return os.path.lexists(pathlib.Path(folder) / NAME)
-
-
-def problem(folder):
+def problem(folder, required=True):
   """What is wrong with the files of a folder that `write` has been called for.
 
-  Files that came later do not count.
+  Files that came later do not count, unless they are pipes or devices: whoever reads the folder may wait for them.
+
+  Args:
+    folder: its path.
+    required: whether a folder without checksums has a problem.
 
   Returns:
     None where each file is what it was; else one line of text, without the name of the folder.
   """
   folder = pathlib.Path(folder)
+  for path in sorted(folder.rglob("*")):
+    if path.exists() and not (path.is_file() or path.is_dir()):
+      return f"{path.relative_to(folder).as_posix()} cannot be read (not a regular file)"
+  if not required and not os.path.lexists(folder / NAME):
+    return None
   try:
     expected = _read(folder / NAME)
   except (OSError, ValueError, RecursionError) as error:

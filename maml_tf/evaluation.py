@@ -48,6 +48,11 @@ def evaluate_with_progress(evaluate_batch, tasks, seed, num_tasks, task_chunk=No
   return {name: np.concatenate([part[name] for part in parts], axis=1)[:, :num_tasks] for name in parts[0]}
 
 
+def evaluate_block(evaluate_batch, tasks, seed, index, task_chunk=None):
+  """`evaluate_blocks` of one block, by its index, an integer or scalar tensor: dict of name -> [S + 1, BLOCK]."""
+  return _block_function(evaluate_batch, tasks, seed, task_chunk)(index)
+
+
 def _block_function(evaluate_batch, tasks, seed, task_chunk):
   """A function of a block's index -> dict of name -> [S + 1, BLOCK]."""
   evaluate_batch = _in_chunks(evaluate_batch, task_chunk)
@@ -95,10 +100,10 @@ def summarise(values):
 
   Returns:
     {"mean": [S + 1], "ci95": [S + 1]}, NumPy float64; the interval is mean +- ci95, with 1.96 standard errors of the
-    population deviation (ddof 0), as in the published code.
+    population deviation (ddof 0), as in the published code. One task has no interval: NaN.
   """
   values = np.asarray(values, np.float64)
   return {
     "mean": values.mean(axis=1),
-    "ci95": 1.96 * values.std(axis=1) / np.sqrt(values.shape[1]),
+    "ci95": np.where(values.shape[1] > 1, 1.96 * values.std(axis=1) / np.sqrt(values.shape[1]), np.nan),
   }

@@ -3,10 +3,13 @@
 import hashlib
 import json
 import os
+import pathlib
 
 import pytest
 
 from maml_tf import checksums
+
+PRETRAINED = pathlib.Path(__file__).parents[1] / "pretrained"
 
 
 @pytest.fixture
@@ -26,7 +29,7 @@ def test_they_are_sha256(folder):
     "inside/two": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
     "one": hashlib.sha256(bytes(range(256)) * 5000).hexdigest(),
   }
-  assert checksums.written(folder) and not checksums.written(folder / "inside")
+  assert checksums.problem(folder / "inside", required=False) is None  # it has no checksums of its own
 
 
 def test_an_unchanged_folder_has_no_problem_and_later_files_do_not_count(folder):
@@ -75,7 +78,15 @@ def test_damaged_checksums_are_a_problem_too(folder, content):
 
 def test_no_checksums_or_a_pipe_in_their_place_is_a_problem(folder):
   pipe(folder / checksums.NAME)
-  assert checksums.written(folder)
-  assert checksums.problem(folder) == "checksums.json cannot be read (not a regular file)"
+  for required in (True, False):
+    assert checksums.problem(folder, required) == "checksums.json cannot be read (not a regular file)"
   (folder / checksums.NAME).unlink()
+  assert checksums.problem(folder, required=False) is None
   assert checksums.problem(folder) == "checksums.json cannot be read (No such file or directory)"
+  os.mkfifo(folder / "inside" / "pipe")
+  assert checksums.problem(folder, required=False) == "inside/pipe cannot be read (not a regular file)"
+
+
+@pytest.mark.parametrize("path", sorted(PRETRAINED.glob("*/saved_model.pb")), ids=lambda path: path.parent.name)
+def test_the_committed_saved_models_are_what_was_written(path):
+  assert checksums.problem(path.parent, required=False) is None

@@ -1,5 +1,8 @@
 """The SavedModel: used without this package, it adapts exactly as gradient descent written in NumPy does."""
 
+import os
+import re
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -133,6 +136,56 @@ def test_what_is_no_saved_model_of_ours_is_refused(tmp_path):
   tf.saved_model.save(tf.Module(), str(tmp_path / "foreign"))
   with pytest.raises(UserError, match="not a SavedModel that maml_tf exported"):
     export.load_initialization(tmp_path / "foreign")
+
+
+def swap_two_weights(path):
+  """What a disk or a copy never does, but a program may: files that are sound, with other weights."""
+  other = make_learner()
+  export.save(other, other.initial_state(7), path.with_name("other"))
+  for file in (path / "variables").iterdir():
+    shutil.copyfile(path.with_name("other") / "variables" / file.name, file)
+
+
+def flip_a_bit(name):
+  def flip(path):
+    content = bytearray((path / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (path / name).write_bytes(content)
+
+  return flip
+
+
+def put_a_pipe(path):
+  (path / "variables" / "variables.index").unlink()
+  os.mkfifo(path / "variables" / "variables.index")
+
+
+@pytest.mark.parametrize(("damage", "message"), [
+  (swap_two_weights, "variables/variables.data-00000-of-00001 is not what was written"),
+  (flip_a_bit("saved_model.pb"), "saved_model.pb is not what was written"),
+  (flip_a_bit("variables/variables.data-00000-of-00001"), "variables.data-00000-of-00001 is not what was written"),
+  (flip_a_bit("variables/variables.index"), "variables/variables.index is not what was written"),
+  (flip_a_bit("checksums.json"), ""),
+  (put_a_pipe, "variables/variables.index cannot be read (not a regular file)"),
+  (lambda path: (path / "checksums.json").write_text(""), "checksums.json cannot be read ("),
+], ids=["other weights", "bit of the graph", "bit of the weights", "bit of the index", "bit of checksums", "pipe",
+        "no checksums"])  # fmt: skip
+def test_a_damaged_saved_model_is_refused(trained, tmp_path, damage, message):
+  path = shutil.copytree(trained[2], tmp_path / "copy")
+  export.load_initialization(path)
+  damage(path)
+  with pytest.raises(UserError, match=f"^{re.escape(f'{path}: this SavedModel is damaged: ')}.*{re.escape(message)}"):
+    export.load_initialization(path)
+
+
+def test_an_export_from_before_there_were_checksums_is_read(trained, tmp_path):
+  path = shutil.copytree(trained[2], tmp_path / "copy")
+  (path / "checksums.json").unlink()
+  weights, _ = export.load_initialization(path)
+  np.testing.assert_array_equal(weights["dense_0/kernel"], trained[1]["weights"]["dense_0/kernel"])
+  put_a_pipe(path)
+  with pytest.raises(UserError, match=r"damaged: variables/variables\.index cannot be read \(not a regular file\)"):
+    export.load_initialization(path)
 
 
 def test_learned_step_sizes_travel(tmp_path):

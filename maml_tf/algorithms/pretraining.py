@@ -8,15 +8,11 @@ import tensorflow as tf
 
 from maml_tf import over_tasks, tracing
 from maml_tf.algorithms.maml import MAML
-from maml_tf.errors import UserError
+from maml_tf.errors import DivergedError
 
 # The paper says "automatically tuned step size" and its code has no such search; figure 2 names 0.02 for its fit. The
 # smallest ones are for the oracle, which several steps of 0.001 already spoil.
 STEP_SIZES = (0.00001, 0.0001, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
-
-
-class DivergedError(UserError, ValueError):
-  """Fine-tuning ends in infinity or NaN with every step size."""
 
 
 class Pretraining(MAML):
@@ -51,7 +47,7 @@ def best_step_size(evaluate, step_sizes=STEP_SIZES):
   scores = np.where(np.isfinite(scores), scores, np.inf)
   if np.isinf(scores).all():
     raise DivergedError(
-      f"fine-tuning diverges with every step size of {step_sizes}; train with a smaller --meta_lr, or name --update_lr"
+      f"fine-tuning diverges with every step size of {step_sizes}; train with smaller steps, or name a step size"
     )
   return step_sizes[int(np.argmin(scores))]
 

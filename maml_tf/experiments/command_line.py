@@ -13,6 +13,7 @@ from maml_tf.experiments import methods
 from maml_tf.experiments.config import check_paths, default_of, resolve
 from maml_tf.experiments.domains import DATASOURCES, DOMAINS
 from maml_tf.experiments.settings import SETTINGS, TOPICS
+from maml_tf.training import interrupts
 
 USAGE = (
   "Trains or evaluates one experiment; with no flag at all, the sinusoid.",
@@ -148,6 +149,8 @@ def main(argv, data_dir=None, prepare=lambda: None):
     prepare: called before TensorFlow is imported.
   """
   program = os.path.basename(argv[0])
+  if any(re.match(r"--?learner[= ].*:", argument) for argument in argv[1:]):
+    prepare()  # to be asked what settings it has, a class of the user's is imported, and TensorFlow with it
   try:
     config, text = parse(argv, data_dir)
   except UserError as error:
@@ -164,16 +167,18 @@ def main(argv, data_dir=None, prepare=lambda: None):
     return fail(program, "nobody reads the output any more; the same command continues from the last checkpoint", 1)
   except OSError as error:
     return fail(program, f"{error.filename or config.logdir}: {error.strerror or error}", 1)
-  except KeyboardInterrupt:
-    return fail(program, "interrupted; the same command continues from the last checkpoint", 130)
+  except KeyboardInterrupt as error:  # `training.interrupts.Interrupted`, but for the time before TensorFlow is there
+    message = str(error) or "interrupted; the same command goes on from the last checkpoint"
+    return fail(program, message, getattr(error, "status", 130))
   return 0
 
 
 def _run(config, command, prepare):
-  prepare()
-  from maml_tf.experiments import run
+  with interrupts.heard():
+    prepare()
+    from maml_tf.experiments import run
 
-  run.run(config, command=command, say=lambda line: print(line, flush=True))
+    run.run(config, command=command, say=lambda line: print(line, flush=True))
 
 
 def fail(program, message, status):

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import hashlib
-import json
 import pathlib
 import re
 import time
@@ -12,10 +11,11 @@ import numpy as np
 import tensorflow as tf
 
 from maml_tf import export
-from maml_tf.errors import UserError
+from maml_tf.errors import DivergedError, UserError
 from maml_tf.experiments import provenance
 from maml_tf.experiments.config import readable_name, train_command, training_settings, with_flags
 from maml_tf.experiments.settings import SETTINGS
+from maml_tf.training import training_record
 from maml_tf.training.checkpoints import CheckpointFolder, read, writing
 from maml_tf.training.logging import TensorBoard
 from maml_tf.training.run_directory import RunDirectory, name_of
@@ -59,6 +59,8 @@ def _run(config, experiment, command, say, began):
     _require_checkpoint(directory)
   with _failures_explained():
     experiment.load_data()
+  for line in experiment.data_summary():
+    say(line)
   with directory.locked(), _failures_explained():
     initial = _prepare(config, initial, directory, command, say)
     learner = experiment.learner(initial)
@@ -67,7 +69,7 @@ def _run(config, experiment, command, say, began):
     else:
       state, training = _load(config, experiment, learner, directory, say)
     learned = _iterations_done(training) > 0
-    training = _training_record(directory, training, command)
+    training = training_record.add(directory, training, command)
     if config.train and _chooses_best(config, experiment):
       state, training["evaluated_iteration"] = _load_best(learner, config, directory, say)
     with np.errstate(all="ignore"):  # a table with inf or nan in it says enough
@@ -114,43 +116,6 @@ def _results_path(config, directory):
 def _iterations_done(training):
   """Meta-iterations of this command; 0 for an evaluation, which resumes nothing."""
   return training["iteration"] - training.get("resumed_from", training["iteration"])
-
-
-def _training_record(directory, training, command):
-  """How long the training took over all commands that went on with it; kept in training.json for later evaluations."""
-  before = _read_training_record(directory)
-  done = _iterations_done(training)
-  if done == 0:
-    kept = ("iteration", "init_from", "evaluated_iteration")
-    return before | {name: training[name] for name in kept if name in training}
-  seconds = before.get("seconds", 0.0) + training["seconds"]
-  timed = before.get("timed_iterations", 0) + done
-  record = {
-    "iteration": training["iteration"],
-    "seconds": seconds,
-    "compile_seconds": before.get("compile_seconds", 0.0) + training["compile_seconds"],
-    "timed_iterations": timed,  # fewer than `iteration` where a command was killed: it left no time behind
-    "iterations_per_second": timed / seconds,
-    "commands": [*before.get("commands", []), command],
-    "starts": before.get("starts") or [],
-  }
-  directory.write_json(directory.training, record)
-  return record
-
-
-def _record_start(directory, iteration, command):
-  """Adds a command and its commit to training.json, and where it goes on from, before it trains: it may be killed."""
-  record = _read_training_record(directory)
-  start = {"iteration": iteration, "command": command, "commit": provenance.commit()}
-  directory.write_json(directory.training, {**record, "starts": [*(record.get("starts") or []), start]})
-
-
-def _read_training_record(directory):
-  try:
-    record = json.loads(directory.training.read_text(encoding="utf-8"))
-  except (OSError, ValueError):  # none yet, or one that can only be begun anew
-    return {}
-  return record if isinstance(record, dict) else {}
 
 
 def run_directory(config, init_fingerprint=None, data_fingerprint=None):
@@ -248,8 +213,9 @@ def _train(config, experiment, learner, directory, command, say):
     config=config.portable(),
     jit_compile=config.jit_compile,
     tensorboard=config.log,
-    on_start=lambda iteration: _record_start(directory, iteration, command),
+    on_start=lambda iteration: training_record.add_start(directory, iteration, command, provenance.commit()),
     on_validation=experiment.on_validation() if config.log else None,
+    on_interrupt=lambda info: training_record.add(directory, info, command),
     say=say,
   )
   return trainer.train()
@@ -315,6 +281,8 @@ def _failures_explained():
       "smaller tasks (--meta_batch_size, --update_batch_size, --eval_queries, --num_updates) need less as well; "
       "of policies, --meta_batch_size, --rollouts_per_task and --hvp_subsample"
     ) from error
+  except DivergedError as error:
+    raise DivergedError(f"{error} (--update_lr; --meta_lr, with TRPO --max_kl)") from error
   except tf.errors.OpError as error:
     said = re.search(r"UserError: ([^\n]+)", error.message)  # by Python code inside of the graph: a simulator
     if said is None:

@@ -194,7 +194,7 @@ _DESCRIBED = (
           bool, repeats=False),
   Setting("train", True, "True to train (and then evaluate), False to evaluate only", "run", bool, repeats=False),
   Setting("test_iter", -1, "with --train=False: iteration of the checkpoint to evaluate; 0 or less: the newest",
-          "evaluation", repeats=False),
+          "evaluation", repeats=False, library_name="iteration"),
   Setting("test_set", False, "evaluate on test tasks rather than validation tasks", "evaluation", bool, repeats=False),
   Setting("train_update_batch_size", -1, "with --train=False: update_batch_size in training, where it differed; -1: "
           "did not", "evaluation", check=_as_in_training, sentinel=-1, of_domain=True, repeats=False),
@@ -225,6 +225,9 @@ _DESCRIBED = (
   Setting("export", True, "write the SavedModel of the result into the run directory", "run", bool, repeats=False),
   Setting("export_half", False, "keep its weights as float16, in half the space; it computes in float32 all the same",
           "run", bool, of_domain=True, repeats=False),
+  Setting("export_bn_mode", "support", "whose statistics normalise query examples in the SavedModel: support (one "
+          "example can be asked at a time) or transductive (as published)", "run", str,
+          choices=("support", "transductive"), of_domain=True, of_method=True, repeats=False),
   Setting("eval_tasks", 600, "tasks in the evaluation", "evaluation", check=at_least(1), repeats=False),
   Setting("eval_updates", 10, "most inner steps in the evaluation", "evaluation", check=at_least(0), of_method=True),
   Setting("eval_queries", 0, "query examples per task (sinusoid) or per class (images) in the evaluation; images: 0 "
@@ -251,7 +254,7 @@ _DESCRIBED = (
   Setting("render", False, "write videos of a policy before and after adaptation", "evaluation", bool, of_domain=True,
           repeats=False),
   # These came with the redesign.
-  Setting("image_size", None, "height and width that images are resized to (default: the data set's)", "task",
+  Setting("image_size", None, "height and width that images are resized to; none: the data set's own", "task",
           check=at_least(1), optional=True, of_domain=True, hashed=True, unless=None, library_name="image_size"),
   Setting("log_every", 100, "iterations between rows of the log", "training", check=at_least(1)),
   Setting("validate_every", 1000, "iterations between validations", "training", check=at_least(1)),

@@ -65,7 +65,8 @@ def _images(table):
   found = {}
   for row in _trainings(table, method="method"):
     accuracy = next((cell for cell in row.values() if isinstance(cell, Number) and cell.bold), None)
-    name, tasks = f"{row['accuracy in %']}{row['changed']}", int(row["test tasks"].replace(",", ""))
+    name, count = f"{row['accuracy in %']}{row['changed']}", row["test tasks"].replace(",", "")
+    tasks = int(count) if count.isdigit() else 0  # none yet, or of another protocol
     if accuracy is not None and tasks > found.get(name, (0,))[0]:
       here = Linked(dataclasses.replace(accuracy, bold=False), row["file, or command"])
       found[name] = tasks, [name, "accuracy in %", row["published"], here, row["iterations"]]

@@ -15,7 +15,7 @@ from maml_tf.errors import UserError
 from maml_tf.experiments.config import readable_name, resolve, training_settings
 
 FIELDS = {"name": str, "settings": dict, "priority": int, "why": str, "seeds": list, "evaluations": list,
-          "after": str, "pretrained": str}  # fmt: skip
+          "after": str, "pretrained": dict}  # fmt: skip
 NEEDED = ("name", "settings", "priority", "why")
 
 
@@ -32,7 +32,8 @@ class Row:
     evaluations: settings on top of the training's, one evaluation each. The first is made of an unfinished training
       too.
     after: name of a row that has to be done before; None: of none.
-    pretrained: folder of `pretrained/` for the finished initialisation of the first seed; None: it is not kept.
+    pretrained: where the finished initialisation of the first seed is kept, {"folder": of `pretrained/`, "what": a
+      line about it}; None: it is not.
   """
 
   name: str
@@ -42,7 +43,7 @@ class Row:
   seeds: tuple = (0,)
   evaluations: tuple = ({},)
   after: str | None = None
-  pretrained: str | None = None
+  pretrained: dict | None = None
 
   @functools.cached_property
   def trainings(self):
@@ -139,6 +140,8 @@ def _row(path, index, entry):
   row = Row(**{name: tuple(value) if isinstance(value, list) else value for name, value in entry.items()})
   if not row.seeds or not row.evaluations:
     raise UserError(f"{where}: seeds and evaluations: expected at least one of each")
+  if row.pretrained is not None and set(row.pretrained) != {"folder", "what"}:
+    raise UserError(f'{where}: pretrained: expected {{"folder": ..., "what": ...}}')
   try:
     for training in row.trainings:
       for evaluation in row.evaluations:

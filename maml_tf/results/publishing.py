@@ -2,12 +2,14 @@
 
 import contextlib
 import fcntl
+import json
 import os
 import shutil
 import subprocess
 import sys
 
 from maml_tf.errors import UserError
+from maml_tf.experiments.config import train_command
 from maml_tf.results.state import newest, published, read_json
 
 LOGS = ("config.json", "training.json", "metrics.csv", "validation.csv")
@@ -68,8 +70,13 @@ def collect(places, row):
     shots = [] if row.shots is None else [f"--shots={row.shots}"]
     script(places, "collect.py", *shots, places.file(row), *(places.run(row, t) for t in row.trainings))
     _forget(places, row, before)
-    if places.results == places.root / "results":
-      script(places, "tables.py", "--update")
+    update_tables(places)
+
+
+def update_tables(places):
+  """Renews the tables in the documents, where the results are the repository's own."""
+  if places.results == places.root / "results":
+    script(places, "tables.py", "--update")
 
 
 def _forget(places, row, before):
@@ -87,18 +94,47 @@ def unfinished(content):
   return {name for name, reached in published(content) if reached is not None and reached < iterations}
 
 
-def keep_initialization(places, row):
-  """Copies the SavedModel of a finished training into `pretrained/`; False where it is there already."""
-  source, target = places.run(row, row.trainings[0]) / "saved_model", places.root / "pretrained" / row.pretrained
-  if not (source / "saved_model.pb").exists() or _same(source, target):
+def is_exported(places, row):
+  """Whether the run directory has the SavedModel of a finished training, if the row keeps one."""
+  return row.pretrained is None or (places.run(row, row.trainings[0]) / "saved_model" / "saved_model.pb").exists()
+
+
+def has_initialization_to_keep(places, row):
+  """Whether a finished training is here whose initialisation is not in `pretrained/`."""
+  if row.pretrained is None or newest(places.run(row, row.trainings[0])) < row.iterations:
     return False
+  return not is_exported(places, row) or not _same(*_initializations(places, row))
+
+
+def keep_initialization(places, row):
+  """Copies the SavedModel of a finished training into `pretrained/`, with a line about it where there is none."""
+  source, target = _initializations(places, row)
   with locked(places):
+    _index(places, row)
     temporary = target.with_name(f".{target.name}.tmp{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
     shutil.copytree(source, temporary)
     shutil.rmtree(target, ignore_errors=True)
     temporary.rename(target)
-  return True
+    update_tables(places)
+
+
+def _initializations(places, row):
+  """That of the run, and that in `pretrained/`."""
+  return places.run(row, row.trainings[0]) / "saved_model", places.root / "pretrained" / row.pretrained["folder"]
+
+
+def _index(places, row):
+  path = places.root / "pretrained" / "index.json"
+  index = read_json(path) or {}
+  about = {
+    "what": row.pretrained["what"], "results": places.file(row).name, "command": train_command(row.trainings[0].config)
+  }  # fmt: skip
+  index.setdefault(row.pretrained["folder"], about)
+  path.parent.mkdir(exist_ok=True)
+  temporary = path.with_name(f".{path.name}.tmp{os.getpid()}")
+  temporary.write_text(json.dumps(index, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+  temporary.replace(path)
 
 
 def _same(source, target):

@@ -16,7 +16,7 @@ POLL_SECONDS = 0.2
 SCAN_SECONDS = 10  # between looks for rows that another queue has let go
 EVALUATION_SECONDS = 180  # where none has been timed yet
 PUBLISHING_SECONDS = 60
-ENDING_SECONDS = 30
+ENDING_SECONDS = 60
 LEAST_SECONDS = 20  # of training that are worth a start
 
 
@@ -107,8 +107,10 @@ class Queue:
   def _is_due(self, row):
     try:
       after = next((r for r in self.rows if r.name == row.after), None)
-      if (after is not None and not self.places.done(after)) or self.places.done(row):
+      if after is not None and not self.places.done(after):
         return False
+      if self.places.done(row):
+        return self._lacks_initialization(row)
       if self.trains and not self.places.finished(row):
         return self.left() - self.reserve(row) >= LEAST_SECONDS
       publishes = self.places.may_publish(row) and self.places.missing(row)
@@ -116,6 +118,10 @@ class Queue:
     except UserError as error:
       self._fail(row, error)
       return False
+
+  def _lacks_initialization(self, row):
+    to_keep = publishing.has_initialization_to_keep(self.places, row)
+    return to_keep and (self.trains or publishing.is_exported(self.places, row))
 
   def _take(self, row):
     """Starts on a row, unless another queue has it."""
@@ -210,7 +216,9 @@ class Job:
 
   def _train(self, training):
     reached = newest(self.places.run(self.row, training))
-    if not self.queue.trains or reached >= training.iterations or self.queue.left() <= self._reserve:
+    # One that was ended between its last iteration and its export: the same command makes up for it.
+    finished = reached >= training.iterations and publishing.is_exported(self.places, self.row)
+    if not self.queue.trains or finished or self.queue.left() <= self._reserve:
       return
     self._training, self._doing = training, f"training from iteration {reached}"
     self._say(self.row)
@@ -235,8 +243,9 @@ class Job:
       publishing.collect(self.places, row)
       if missing[0] in self.places.missing(row):
         raise UserError(f"{self.places.file(row)}: the evaluation {missing[0]} is not in it, though it was made")
-    if row.pretrained and self.places.finished(row) and publishing.keep_initialization(self.places, row):
-      self.queue.say(f"{row.name}: its initialisation is in pretrained/{row.pretrained}")
+    if publishing.has_initialization_to_keep(self.places, row) and publishing.is_exported(self.places, row):
+      publishing.keep_initialization(self.places, row)
+      self.queue.say(f"{row.name}: its initialisation is in pretrained/{row.pretrained['folder']}")
     self.queue.say(f"{row.name}: {self.places.file(row)} has iteration {self.places.reached(row)} of {row.iterations}")
 
   def _evaluate(self, row, evaluation):

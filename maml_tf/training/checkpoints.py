@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import re
+import stat
 
 import numpy as np
 import tensorflow as tf
@@ -43,12 +44,14 @@ def read(path, like=None):
     UserError: it is of a newer format, or not of the structure of `like`.
   """
   try:
-    with np.load(path, allow_pickle=False) as archive:
+    with opened(path) as file, np.load(file, allow_pickle=False) as archive:
       metadata = json.loads(str(archive[_METADATA]))
       arrays = {name: archive[name] for name in archive.files if name != _METADATA}
-    version = metadata["format_version"]
-    if len(arrays) != metadata["tensors"]:
+    version = whole_number(metadata["format_version"], "format_version")
+    if len(arrays) != whole_number(metadata["tensors"], "tensors"):
       raise ValueError(f"{len(arrays)} of {metadata['tensors']} tensors")
+    if "iteration" in metadata:
+      whole_number(metadata["iteration"], "iteration")
   except Exception as error:  # a flipped bit in a zip or NumPy header raises nearly anything
     reason = str(error).strip().partition("\n")[0] or type(error).__name__
     raise DamagedCheckpointError(f"{path}: damaged checkpoint ({reason})") from error
@@ -58,6 +61,43 @@ def read(path, like=None):
     )
   state = _unflatten(arrays)
   return state if like is None else _conform(path, state, like), metadata
+
+
+def whole_number(value, name):
+  """`value`, where it is a number of iterations or the like.
+
+  Raises:
+    ValueError: it is not.
+  """
+  if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**31:
+    raise ValueError(f"its {name} is {str(value)[:40]!r}, a whole number is expected")
+  return value
+
+
+@contextlib.contextmanager
+def opened(path):
+  """`path` for reading bytes: a regular file, since a pipe would be waited on for ever.
+
+  Raises:
+    OSError: it cannot be opened, or is none.
+  """
+  with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+      raise OSError(None, "not a regular file", str(path))
+    yield file
+
+
+def read_regular(path, limit=2**28):
+  """The bytes of a regular file of at most `limit` of them.
+
+  Raises:
+    OSError: as `opened`, or it is larger.
+  """
+  with opened(path) as file:
+    data = file.read(limit + 1)
+  if len(data) > limit:
+    raise OSError(None, f"larger than {limit >> 20} MiB, which no file of this kind is", str(path))
+  return data
 
 
 class CheckpointFolder:
@@ -120,7 +160,7 @@ class CheckpointFolder:
         if index + 1 < len(candidates):
           self.warn(f"{error}; falling back to the previous one, {candidates[index + 1].name}")
     if candidates:
-      raise UserError(f"{self.folder}: every checkpoint is damaged; --resume=False puts this run aside and starts anew")
+      raise UserError(f"{self.folder}: every checkpoint is damaged; resume=False puts this run aside and starts anew")
     return None
 
   def _find(self, iteration):
@@ -131,7 +171,7 @@ class CheckpointFolder:
         available.setdefault(read(self.best_path)[1]["iteration"], self.best_path)
     if iteration not in available:
       there = ", ".join(map(str, sorted(available))) or "none"
-      raise UserError(f"--test_iter={iteration}: no such checkpoint in {self.folder} (there: {there})")
+      raise UserError(f"iteration={iteration}: no such checkpoint in {self.folder} (there: {there})")
     return available[iteration]
 
   def _path(self, iteration):
@@ -207,7 +247,7 @@ def _conform(path, state, like, prefix=""):
 
   The order matters: a sum over a dict's values, the norm of a gradient, has to come out the same bit for bit.
   """
-  advice = "; it was written by another model or version: --resume=False puts the run aside, or name another --logdir"
+  advice = "; it was written by another model or version: resume=False puts the run aside, or name another folder"
   for name in state:
     if name not in like:
       raise UserError(f"{path}: the checkpoint holds {prefix}{name}, which is not expected here{advice}")

@@ -56,6 +56,7 @@ class SupervisedLearner(Learner):
     task_chunk: tasks that are computed at a time, for memory, in training and in evaluation; None: all of them. It
       divides `meta_batch_size`.
     stored_dtype: of the weights in the exported artefact; None: their own.
+    export_bn_mode: as `bn_mode` of `export.AdaptationModule`.
   """
 
   def __init__(
@@ -70,6 +71,7 @@ class SupervisedLearner(Learner):
     metadata=None,
     task_chunk=None,
     stored_dtype=None,
+    export_bn_mode="support",
   ):
     self.algorithm = completed(algorithm)
     self.train_tasks = train_tasks
@@ -79,7 +81,7 @@ class SupervisedLearner(Learner):
     self.eval_updates = eval_updates
     self.metadata = metadata or {}
     self.task_chunk = task_chunk
-    self.stored_dtype = stored_dtype
+    self.stored_dtype, self.export_bn_mode = stored_dtype, export_bn_mode
     self._initial_weights = initial_weights
 
   @property
@@ -102,11 +104,21 @@ class SupervisedLearner(Learner):
     state = {"weights": stepped | found.updates, "optimizer": optimizer}
     return state, {"loss": found.loss, "gradient_norm": norm, **found.metrics}
 
+  def evaluate_block(self, state, seed, index):
+    """`evaluate` on the tasks of one `evaluation.BLOCK`: what the trainer validates by, with a progress bar."""
+    evaluate_batch = evaluation.of_algorithm(self.algorithm, state["weights"], self.eval_updates)
+    return evaluation.evaluate_block(evaluate_batch, self.eval_tasks, seed, index, self.task_chunk)
+
   def evaluate(self, state, seed, num_tasks):
     evaluate_batch = evaluation.of_algorithm(self.algorithm, state["weights"], self.eval_updates)
     return evaluation.evaluate_blocks(evaluate_batch, self.eval_tasks, seed, num_tasks, self.task_chunk)
 
   def export_module(self, state):
     return export.AdaptationModule(
-      self.algorithm, state["weights"], self.eval_tasks.specs(), self.metadata, self.stored_dtype
+      self.algorithm,
+      state["weights"],
+      self.eval_tasks.specs(),
+      self.metadata,
+      self.stored_dtype,
+      self.export_bn_mode,
     )

@@ -1,12 +1,13 @@
 """Where numbers go while a run is under way: CSV files and TensorBoard."""
 
+import contextlib
 import csv
 import io
 import pathlib
 
 import tensorflow as tf
 
-from maml_tf.training.checkpoints import write_atomically, writing
+from maml_tf.training.checkpoints import read_regular, temporary_name, write_atomically, writing
 
 
 class CsvLog:
@@ -23,7 +24,7 @@ class CsvLog:
     with writing(self.path):
       if not self.path.exists():
         return
-      lines = self.path.read_bytes().decode(errors="replace").splitlines(keepends=True)
+      lines = read_regular(self.path).decode(errors="replace").splitlines(keepends=True)
     header = [line for line in lines[:1] if line.startswith("iteration") and line.endswith("\n")]
     rows = [line for line in lines[1:] if line.endswith("\n") and _iteration_of(line) in range(iteration + 1)]
     write_atomically(self.path, "".join(header + rows if header else []))
@@ -48,8 +49,9 @@ class CsvLog:
     self.close()
     rows = []
     if self.path.exists():
-      with open(self.path, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+      text = read_regular(self.path).decode("utf-8", errors="replace").replace("\0", "")
+      with contextlib.suppress(csv.Error):  # a cell of endless length: the table begins anew
+        rows = [row for row in csv.DictReader(io.StringIO(text, newline="")) if _is_iteration(row.get("iteration"))]
         self._columns = [name for name in (rows[0] if rows else []) if name not in (None, "iteration")]
     added = [name for name in values if name not in self._columns]
     if added:
@@ -57,6 +59,57 @@ class CsvLog:
       lines = [[row["iteration"], *(row.get(name) or "" for name in self._columns)] for row in rows]
       write_atomically(self.path, "".join(map(_row, [["iteration", *self._columns], *lines])))
     self._file = open(self.path, "a", newline="", encoding="utf-8")  # noqa: SIM115
+
+
+def rewind_events(folder, iteration):
+  """Drops from a run's event files what training from `iteration` writes again, so that TensorBoard shows it once.
+
+  That is what belongs to later iterations, and what a start writes: hyperparameters, and the time of compiling. What a
+  killed process left at the end of a file that is no record goes too.
+  """
+  for path in sorted(pathlib.Path(folder).glob("*tfevents*")) if pathlib.Path(folder).is_dir() else []:
+    with writing(path):
+      if not path.is_file():
+        continue
+      records, whole = _records(path)
+      kept = [record for record in records if _before(record, iteration)]
+      if whole and len(kept) == len(records):
+        continue
+      temporary = temporary_name(path)
+      try:
+        with tf.io.TFRecordWriter(str(temporary)) as writer:
+          for record in kept:
+            writer.write(record)
+        temporary.replace(path)
+      finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _records(path):
+  """(the records of an event file, whether they are all of it)."""
+  records = []
+  with contextlib.suppress(tf.errors.OpError):  # damaged from here on
+    for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+      records.append(record)
+  # Each has 8 bytes of length and two checksums of 4.
+  return records, sum(16 + len(record) for record in records) == path.stat().st_size
+
+
+def _before(record, iteration):
+  """Whether an event is of what was trained before `iteration`, or at it."""
+  from google.protobuf.message import DecodeError
+  from tensorboard.compat.proto.event_pb2 import Event
+
+  try:
+    event = Event.FromString(record)
+  except DecodeError:
+    return False
+  if not event.HasField("summary"):
+    return event.step <= iteration
+  tags = [value.tag for value in event.summary.value]
+  if any(tag.startswith("_hparams_/") for tag in tags):
+    return False
+  return event.step < iteration + (not any(tag.startswith("compile/") for tag in tags))
 
 
 class TensorBoard:
@@ -129,7 +182,9 @@ def _row(cells):
 
 
 def _iteration_of(line):
-  try:
-    return int(line.partition(",")[0])
-  except ValueError:
-    return None
+  number = line.partition(",")[0]
+  return int(number) if _is_iteration(number) else None
+
+
+def _is_iteration(cell):
+  return isinstance(cell, str) and cell.isascii() and cell.isdigit() and len(cell) < 11

@@ -63,9 +63,7 @@ class RunDirectory:
       self.path.mkdir(parents=True, exist_ok=True)
       lock = open(self.path / "lock", "a+")  # noqa: SIM115
     except OSError as error:
-      raise UserError(
-        f"--logdir: cannot write to {self.path}: {error.strerror}; name a folder that can be written"
-      ) from error
+      raise UserError(f"{self.path}: cannot write here: {error.strerror}; name a folder that can be written") from error
     with lock:
       self._hold(lock)
       self._clean()
@@ -95,12 +93,11 @@ class RunDirectory:
       lock.seek(0)
       owner = lock.read().strip() or "unknown"
       raise UserError(
-        f"{self.path}: another process (pid {owner}) is using this run; wait for it, or choose another --logdir or "
-        "--seed"
+        f"{self.path}: another process (pid {owner}) is using this run; wait for it, or choose another folder or seed"
       ) from error
     except OSError as error:
       raise UserError(
-        f"--logdir: cannot lock {self.path / 'lock'}: {error.strerror}; name a folder whose file system has locks"
+        f"{self.path / 'lock'}: cannot lock it: {error.strerror}; name a folder whose file system has locks"
       ) from error
     # Only for the message above, so a full disk does not matter.
     with contextlib.suppress(OSError):

@@ -1,7 +1,9 @@
 """The meta-training loop, for any `Learner`."""
 
+import contextlib
 import dataclasses
 import math
+import threading
 import time
 from collections.abc import Callable
 
@@ -9,20 +11,29 @@ import numpy as np
 import tensorflow as tf
 
 from maml_tf import evaluation, progress, randomness, tracing
-from maml_tf.errors import UserError
+from maml_tf.errors import DivergedError, UserError
+from maml_tf.training import interrupts
 from maml_tf.training.checkpoints import CheckpointFolder
-from maml_tf.training.logging import CsvLog, TensorBoard
+from maml_tf.training.logging import CsvLog, TensorBoard, rewind_events
+from maml_tf.training.position import Interval, Position
+
+SECONDS_IN_GRAPH = 1.0  # after about so many the loop comes back to Python, where Ctrl-C is heard
 
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-  """How long to train, and how often Python looks in. All in meta-iterations, counted from 1."""
+  """How long to train, and how often to write and validate. In meta-iterations, counted from 1, but for seconds.
+
+  Attributes:
+    checkpoint_seconds: a checkpoint is written at least so often as well, whatever an iteration takes.
+  """
 
   iterations: int
   log_every: int = 100
   validate_every: int = 1000
   checkpoint_every: int = 1000
   validation_tasks: int = 600
+  checkpoint_seconds: float = 300.0
 
 
 class Trainer:
@@ -32,7 +43,8 @@ class Trainer:
   often, sees the same tasks.
 
   Args:
-    learner: a `Learner`.
+    learner: a `Learner`. Where it has `evaluate_block(state, seed, index)`, `evaluate` on the tasks of one
+      `evaluation.BLOCK`, it is validated block by block, with a progress bar.
     directory: `RunDirectory`, locked by the caller.
     seed: Python integer, the run's seed.
     schedule: `Schedule`.
@@ -41,6 +53,7 @@ class Trainer:
     tensorboard: write event files.
     on_start: function (iteration), called before training goes on from there, where there is something left to train.
     on_validation: function (iteration, state, tensorboard), called after every validation.
+    on_interrupt: function (info as of `train`), called after an interrupted training has kept what there is.
     say: function of one line of text.
   """
 
@@ -55,109 +68,126 @@ class Trainer:
     tensorboard=True,
     on_start: Callable = lambda iteration: None,
     on_validation: Callable | None = None,
+    on_interrupt: Callable = lambda info: None,
     say=print,
   ):
     if jit_compile and not getattr(learner, "compiles", True):
-      raise UserError("--jit_compile: these tasks run Python code, which XLA cannot compile; use --jit_compile=False")
+      raise UserError("jit_compile=True: these tasks run Python code, which XLA cannot compile; use jit_compile=False")
     self.learner, self.directory, self.schedule = learner, directory, schedule
     self.seed, self.config, self.say = seed, config or {}, say
-    self.on_start, self.on_validation = on_start, on_validation
+    self.on_start, self.on_validation, self.on_interrupt = on_start, on_validation, on_interrupt
     self.checkpoints = CheckpointFolder(directory.checkpoints, warn=say)
     self.num_traces = 0
     self._tensorboard_enabled = tensorboard
+    self._step = None
     self._run_steps = tracing.function(self._steps, jit_compile=jit_compile)
-    self._evaluate = tracing.function(learner.evaluate)
+    self._by_block = hasattr(learner, "evaluate_block")
+    self._evaluate = tracing.function(learner.evaluate_block if self._by_block else learner.evaluate)
+    self._keeping = threading.Lock()
 
   def train(self):
     """Trains up to `schedule.iterations` and returns (state, info).
 
     Returns:
-      The final state, and {"iteration", "seconds", "iterations_per_second", "resumed_from"}; the time is that of the
-      loop with all its logging, without tracing and compiling.
+      The final state, and {"iteration", "seconds", "validation_seconds", "compile_seconds", "iterations_per_second",
+      "resumed_from"}; "seconds" is the time of the loop with its logging, without validating, tracing and compiling.
 
     Raises:
-      UserError: the loss, its gradient or a weight is not finite. The last good checkpoint is kept.
+      DivergedError: the loss, its gradient or a weight is not finite. The last good checkpoint is kept.
+      KeyboardInterrupt: once the last iteration is kept; its text says which that is.
     """
-    state, first, best = self._restore()
-    if first >= self.schedule.iterations:
-      return state, {"iteration": first, "seconds": 0.0, "iterations_per_second": None, "resumed_from": first}
-    self.on_start(first)
-    self.checkpoints.rewind(first)
+    at = self._restore()
+    if at.iteration >= self.schedule.iterations and not at.validation_due:
+      info = {"iteration": at.iteration, "seconds": 0.0, "iterations_per_second": None, "resumed_from": at.iteration}
+      return at.state, info
+    self.on_start(at.iteration)
+    self.checkpoints.rewind(at.iteration)
     logs = CsvLog(self.directory.metrics), CsvLog(self.directory.validation)
     for log in logs:
-      log.rewind(first)
+      log.rewind(at.iteration)
+    if self._tensorboard_enabled:
+      rewind_events(self.directory.events, at.iteration)
     board = TensorBoard(self.directory.events, self._tensorboard_enabled)
+    self._at, self._first, self._kept = at, at.iteration, at.iteration
+    self._seconds = {"seconds": 0.0, "compile_seconds": 0.0, "validation_seconds": 0.0}
     try:
-      return self._train(state, first, best, *logs, board)
+      with interrupts.last_resort(self._keep):
+        self._train(*logs, board)
+    except KeyboardInterrupt as error:
+      error.args = (self._keep(),)
+      raise
     finally:
       for log in (*logs, board):
         log.close()
+    return self._at.state, self._info()
 
-  def _train(self, state, first, best, metrics_log, validation_log, board):
-    schedule, iteration = self.schedule, first
+  def _train(self, metrics_log, validation_log, board):
+    schedule = self.schedule
     board.hyperparameters({**self.config, "seed": self.seed})
-    compile_seconds = self._compile(state, first)
-    board.scalars(first, {"seconds": compile_seconds}, "compile")
-    started = time.perf_counter()
-    with progress.bar(total=schedule.iterations, initial=first, unit="it") as bar:
-      while iteration < schedule.iterations:
-        until = self._next_stop(iteration)
-        state, metrics = self._chunk(state, iteration, until)
-        bar.update(until - iteration)
-        iteration = until
-        if self._due(iteration, schedule.log_every):
-          bar.set_postfix(loss=f"{metrics['loss']:.4g}", refresh=False)
-          metrics_log.write(iteration, metrics)
-          board.scalars(iteration, metrics, "train")
-        if self._due(iteration, schedule.validate_every):
-          best = self._validate(state, iteration, best, validation_log, board)
-        if self._due(iteration, schedule.checkpoint_every):
-          self.checkpoints.save(state, self._metadata(iteration, best))
-          board.flush()
-    seconds = time.perf_counter() - started
-    return state, {
-      "iteration": iteration,
-      "seconds": seconds,
-      "compile_seconds": compile_seconds,
-      "iterations_per_second": (iteration - first) / seconds,
-      "resumed_from": first,
-    }
+    with self._timed("compile_seconds"):
+      self._compile()
+    board.scalars(self._first, {"seconds": self._seconds["compile_seconds"]}, "compile")
+    chunk, saved = 1, time.monotonic()
+    with progress.bar(total=schedule.iterations, initial=self._first, unit="it") as bar:
+      if self._at.validation_due:  # it was interrupted
+        self._validate(validation_log, board, bar)
+        self._save()
+      while self._at.iteration < schedule.iterations:
+        until = min(self._next_stop(self._at.iteration), self._at.iteration + chunk)
+        with interrupts.held(), self._timed("seconds"):
+          chunk = self._advance_to(until, bar)
+          if self._due(until, schedule.log_every):
+            self._log(metrics_log, board, bar)
+        if self._at.validation_due:
+          self._validate(validation_log, board, bar)
+        if self._due(until, schedule.checkpoint_every) or time.monotonic() - saved >= schedule.checkpoint_seconds:
+          with interrupts.held(), self._timed("seconds"):
+            self._save()
+            board.flush()
+          saved = time.monotonic()
 
-  def _compile(self, state, first):
-    """Traces and compiles what the loop needs; returns the seconds that it took."""
-    started = time.perf_counter()
-    self._advance(state, first, 0)
-    self._validate_all(state, num_tasks=1)
-    return time.perf_counter() - started
+  def _compile(self):
+    """Traces and compiles what the loop needs."""
+    state = self._at.state
+    self._run(state, 0, 0, Interval(0, 1, None))
+    self._validate_all(state, 1)
 
-  def _chunk(self, state, first, until):
-    """The meta-iterations after `first` up to `until`: (state, mean metrics as floats)."""
-    began = time.perf_counter()
-    state, metrics, done = self._advance(state, first, until - first)
-    if int(done) < until - first:
-      raise UserError(self._not_finite(f"at meta-iteration {first + int(done) + 1}"))
+  def _advance_to(self, until, bar):
+    """Trains up to an iteration; returns how many next time, so that the graph is left about once in a second."""
+    at, began = self._at, time.perf_counter()
+    first, count = at.iteration, until - at.iteration
+    interval = at.interval or Interval(first, self._next(first, self.schedule.log_every) - first, None)
+    state, means, done = self._run(at.state, first, count, interval)
+    if int(done) < count:
+      raise DivergedError(self._not_finite(f"at meta-iteration {first + int(done) + 1}"))
     if not _all_finite(state.get("weights", {})):  # of a learner whose metrics do not tell
-      raise UserError(self._not_finite(f"between meta-iterations {first + 1} and {until}"))
-    metrics = {name: float(value) for name, value in metrics.items()}
-    return state, metrics | {"step_seconds": (time.perf_counter() - began) / (until - first)}
+      raise DivergedError(self._not_finite(f"between meta-iterations {first + 1} and {until}"))
+    seconds = time.perf_counter() - began
+    due = self._due(until, self.schedule.validate_every)
+    self._at = Position(until, state, at.best, interval.advanced(means, count, seconds), due)
+    bar.update(count)
+    return next_chunk(count, seconds)
 
-  def _advance(self, state, first, count):
+  def _run(self, state, first, count, interval):
+    if self._step is None:
+      step = tracing.function(self.learner.train_step)
+      self._step = step.get_concrete_function(_specs(state), tf.TensorSpec([2], tf.int32))
+    names = {name: value.shape for name, value in self._step.structured_outputs[1].items()}
     # Tensors, not Python integers: `tf.function` would trace anew for every integer.
-    return self._run_steps(state, tf.constant(first), tf.constant(count))
+    numbers = tf.constant(first), tf.constant(count), tf.constant(interval.length, tf.float32)
+    return self._run_steps(state, *numbers, interval.means_of(names))
 
-  def _steps(self, state, first, count):
-    """`count` meta-iterations after `first`: (state, mean metrics, number that were finite)."""
+  def _steps(self, state, first, count, length, means):
+    """`count` meta-iterations after `first`: (state, sums of the metrics / `length`, number that were finite)."""
     self.num_traces += 1
     seed = randomness.fold(randomness.make_seed(self.seed), "train")
-    step = tracing.function(self.learner.train_step).get_concrete_function(_specs(state), tf.TensorSpec([2], tf.int32))
-    means = {name: tf.zeros(t.shape) for name, t in step.structured_outputs[1].items()}
 
     def body(done, finite, state, means):
-      new_state, metrics = step(state, randomness.fold(seed, first + done + 1))
+      new_state, metrics = self._step(state, randomness.fold(seed, first + done + 1))
       metrics = {name: tf.cast(value, tf.float32) for name, value in metrics.items()}
       finite = tf.reduce_all([tf.math.is_finite(value) for value in metrics.values()])
       # Divided before they are added: a sum of large losses must not overflow where none of them is infinite.
-      means = {name: means[name] + metrics[name] / tf.cast(count, tf.float32) for name in means}
+      means = {name: means[name] + metrics[name] / length for name in means}
       return done + tf.cast(finite, tf.int32), finite, new_state, means
 
     done, _, state, means = tf.while_loop(
@@ -165,58 +195,133 @@ class Trainer:
     )
     return state, means, done
 
-  def _validate(self, state, iteration, best, log, board):
-    results = self._validate_all(state, self.schedule.validation_tasks)
-    with np.errstate(all="ignore"):  # a validation that diverges is for the curves to show
-      means = {name: evaluation.summarise(values)["mean"] for name, values in results.items()}
+  def _log(self, log, board, bar):
+    """Writes the means since the last row, and begins the next one."""
+    at = self._at
+    metrics = at.interval.metrics()
+    bar.set_postfix(loss=f"{metrics['loss']:.4g}", refresh=False)
+    log.write(at.iteration, metrics)
+    board.scalars(at.iteration, metrics, "train")
+    self._at = dataclasses.replace(at, interval=None)
+
+  def _validate(self, log, board, training_bar):
+    with self._timed("validation_seconds") as began:
+      state, iteration = self._at.state, self._at.iteration
+      results = self._validate_all(state, self.schedule.validation_tasks, f"validating at {iteration}")
+      with np.errstate(all="ignore"):  # a validation that diverges is for the curves to show
+        means = {name: evaluation.summarise(values)["mean"] for name, values in results.items()}
+      with interrupts.held():
+        self._write_validation(means, log, board)
+      if self.on_validation is not None:
+        self.on_validation(iteration, state, board)
+    # The bar's rate and time left are those of training.
+    training_bar.start_t = getattr(training_bar, "start_t", 0.0) + time.perf_counter() - began
+    training_bar.last_print_t = getattr(training_bar, "last_print_t", 0.0) + time.perf_counter() - began
+
+  def _write_validation(self, means, log, board):
+    iteration, best = self._at.iteration, self._at.best
     values = {f"{n}/step_{k}": m for n, mean in means.items() for k, m in enumerate(mean)}
     log.write(iteration, values)
     board.scalars(iteration, values, "validation")
-    if self.on_validation is not None:
-      self.on_validation(iteration, state, board)
     metric, score = validation_score(means)
     metric += getattr(self.learner, "validation_protocol", "")
     # A score that is NaN would stay the best for ever; one of another metric (other --eval_updates) does not compare.
     better = best is None or best.get("metric") != metric or score > best["score"]
     if better and math.isfinite(score):
       best = {"iteration": iteration, "metric": metric, "score": score}
-      self.checkpoints.save_best(state, self._metadata(iteration, best))
-    return best
+    better = better and math.isfinite(score)
+    self._at = dataclasses.replace(self._at, best=best, validation_due=False)
+    if better:
+      self.checkpoints.save_best(self._at.state, self._at.metadata(self.config))
 
-  def _validate_all(self, state, num_tasks):
+  def _validate_all(self, state, num_tasks, label=None):
+    """Metric name -> [steps + 1, num_tasks]."""
     seed = randomness.fold(randomness.make_seed(self.seed), "validation")
-    return self._evaluate(state, seed, tf.constant(num_tasks))
+    if not self._by_block:
+      return self._evaluate(state, seed, tf.constant(num_tasks))
+    blocks = []
+    with progress.bar(total=num_tasks, unit="task", desc=label, leave=False) as bar:
+      for first in range(0, num_tasks, evaluation.BLOCK):
+        blocks.append(self._evaluate(state, seed, tf.constant(first // evaluation.BLOCK)))
+        bar.update(min(evaluation.BLOCK, num_tasks - first))
+    return {n: np.concatenate([block[n] for block in blocks], axis=1)[:, :num_tasks] for n in blocks[0]}
 
   def _restore(self):
     state = self.learner.initial_state(self.seed)
     loaded = self.checkpoints.load(like=state)
     if loaded is None:
-      return state, 0, None
-    saved, metadata = loaded
-    finished = metadata["iteration"] >= self.schedule.iterations
-    self.say(f"{'already trained to' if finished else 'resuming from'} iteration {metadata['iteration']}")
+      return Position(0, state)
+    at = Position.restored(*loaded)
+    finished = at.iteration >= self.schedule.iterations
+    self.say(f"{'already trained to' if finished else 'resuming from'} iteration {at.iteration}")
+    length = None if finished else self._next(at.iteration, self.schedule.log_every)
     # Where the file is not there any more (a run that was copied without it), the next validation writes one.
-    best = metadata["best"] if self.checkpoints.best_path.exists() else None
-    return saved, metadata["iteration"], best
+    best = at.best if self.checkpoints.best_path.exists() else None
+    return dataclasses.replace(at, best=best, interval=at.interval and at.interval.up_to(length))
+
+  def _keep(self):
+    """Keeps the last iteration of a training that is interrupted; returns what to say of it."""
+    with self._keeping:
+      iteration = self._at.iteration
+      if iteration > self._kept:
+        self._save()
+      if iteration > self._first:
+        self.on_interrupt(self._info())
+    if iteration == 0:
+      return "interrupted before the first iteration: there is nothing to keep"
+    return f"interrupted; iteration {iteration} is kept, and the same command goes on from there"
+
+  def _save(self):
+    at = self._at
+    self.checkpoints.save(at.state, at.metadata(self.config))
+    self._kept = at.iteration
+
+  def _info(self):
+    done, seconds = self._at.iteration - self._first, self._seconds["seconds"]
+    rate = done / seconds if seconds else None
+    return {
+      "iteration": self._at.iteration,
+      **self._seconds,
+      "iterations_per_second": rate,
+      "resumed_from": self._first,
+    }
+
+  @contextlib.contextmanager
+  def _timed(self, name):
+    """Adds the seconds of the block to those of that name."""
+    began = time.perf_counter()
+    try:
+      yield began
+    finally:
+      self._seconds[name] += time.perf_counter() - began
 
   def _next_stop(self, iteration):
     """The next iteration at which Python has something to do."""
-    every = (self.schedule.log_every, self.schedule.validate_every, self.schedule.checkpoint_every)
-    return min(self.schedule.iterations, *(iteration - iteration % n + n for n in every))
+    schedule = self.schedule
+    every = (schedule.log_every, schedule.validate_every, schedule.checkpoint_every)
+    return min(self._next(iteration, n) for n in every)
+
+  def _next(self, iteration, every):
+    return min(self.schedule.iterations, iteration - iteration % every + every)
 
   def _due(self, iteration, every):
     return iteration % every == 0 or iteration == self.schedule.iterations
-
-  def _metadata(self, iteration, best):
-    return {"iteration": iteration, "best": best, "config": self.config}
 
   def _not_finite(self, when):
     kept = self.checkpoints.iterations()
     kept = f"the checkpoint of iteration {kept[-1]} is kept" if kept else "there is no checkpoint yet"
     return (
       f"the loss or its gradient became infinite or NaN {when}; {kept}. "
-      "A smaller --update_lr, or a smaller step of the outer loop (--meta_lr, with TRPO --max_kl) usually helps"
+      "Smaller steps of the inner loop, or of the outer one, usually help"
     )
+
+
+def next_chunk(count, seconds):
+  """How many iterations to leave to the graph after `count` took so many seconds: about `SECONDS_IN_GRAPH` of them.
+
+  At most eightfold, since the first iterations are slower than the others.
+  """
+  return max(1, min(8 * count, int(SECONDS_IN_GRAPH * count / seconds)))
 
 
 def validation_score(means):

@@ -83,9 +83,8 @@ def test_every_block_is_run_or_checked(page):
   """A block that is written as another language, or that needs a test of its own, does not slip through."""
   apart = [] if documents.name_of(page) == EXAMPLE_APART else [APART]
   for language, text, line in documents.blocks(documents.read(page)):
-    assert language in {RUN, APART, CHECKED, PARSED, SHOWN} - set(apart), (
-      f"line {line}: nothing runs a block of {language}"
-    )
+    known = {RUN, APART, CHECKED, PARSED, SHOWN} - set(apart)
+    assert language in known, f"line {line}: nothing runs a block of {language}"
     if language == PARSED:
       json.loads(text)
     if language == SHOWN:

@@ -11,6 +11,8 @@ import pytest
 
 PAGES = documents.pages()
 ENVIRONMENT = re.compile(r"maml_tf/\w+-v\d+")
+PLACEHOLDER = re.compile("NAME")  # one of the reader's
+HISTORY = "CHANGELOG.md"  # names what has been removed
 OURS = ("maml_tf", "scripts", "benchmarks", "tests", "docs", "results", "pretrained")
 
 
@@ -31,7 +33,9 @@ def test_links_resolve(page):
 @pytest.mark.parametrize("page", PAGES, ids=documents.name_of)
 def test_paths_between_backticks_exist(page):
   for span in documents.code_spans(documents.read(page)):
-    if re.fullmatch(rf"({'|'.join(OURS)})/[\w./*-]*", span) and not ENVIRONMENT.fullmatch(span):
+    if re.fullmatch(rf"({'|'.join(OURS)})/[\w./*-]*", span) and not (
+      ENVIRONMENT.fullmatch(span) or PLACEHOLDER.search(span) or documents.name_of(page) == HISTORY
+    ):
       assert any(documents.ROOT.glob(span.rstrip("/"))), span
 
 

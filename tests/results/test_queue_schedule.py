@@ -3,6 +3,7 @@
 import json
 import pathlib
 import re
+import shutil
 import time
 
 import pytest
@@ -102,11 +103,30 @@ def _entry(name, iterations=30, settings=None, **row):
 
 
 def test_rows_are_finished_evaluated_and_published_by_priority(work):
-  made, places, said, rows = work({"later": dict(priority=2, settings={"seed": 1}), "first": {"pretrained": "bandit"}})
+  made, places, said, rows = work(
+    {"later": dict(priority=2, settings={"seed": 1}), "first": {"pretrained": {"folder": "bandit", "what": "a test"}}}
+  )
   assert not made.failed and all(places.done(row) for row in rows.values())
   assert starts(said) == ["first", "later"]
   assert (places.root / "pretrained" / "bandit" / "saved_model.pb").read_text() == "30"
+  index = json.loads((places.root / "pretrained" / "index.json").read_text())
+  assert index["bandit"]["what"] == "a test" and index["bandit"]["results"] == "first.json"
+  assert "--datasource=bandit --metatrain_iterations=30" in index["bandit"]["command"]
   assert not list(places.kept.glob("*"))
+
+
+def test_an_initialisation_whose_export_was_cut_short_is_made_up_for(work):
+  row = {"first": {"pretrained": {"folder": "bandit", "what": "a test"}}}
+  _, places, said, rows = work(row)
+  for folder in (places.run(rows["first"], rows["first"].trainings[0]) / "saved_model", places.root / "pretrained"):
+    shutil.rmtree(folder)
+  assert places.done(rows["first"])
+  work(row, trains=False)
+  assert starts(said) == ["first"]
+  work(row)
+  assert starts(said) == 2 * ["first"] and (places.root / "pretrained" / "bandit" / "saved_model.pb").exists()
+  work(row)
+  assert starts(said) == 2 * ["first"]
 
 
 def test_a_budget_ends_a_training_and_publishes_what_it_reached(work):

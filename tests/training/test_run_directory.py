@@ -71,7 +71,7 @@ def test_something_else_in_the_way_is_an_error_that_names_flag_and_folder(tmp_pa
     directory.path.write_text("a file")
   else:
     (directory.path / "lock").mkdir(parents=True)
-  with pytest.raises(UserError, match="--logdir: cannot write to") as error, directory.locked():
+  with pytest.raises(UserError, match="run: cannot write here") as error, directory.locked():
     pass
   assert str(directory.path) in str(error.value)
 

@@ -70,7 +70,7 @@ class ProcessVectorEnv(MujocoVectorEnv):
     reason = "; signal 9 is often the system's answer to too little memory" if status == -9 else ""
     raise RuntimeError(
       f"a simulation process (pid {process.pid}) ended {how}{reason}; what it printed is above. "
-      "Start again, with fewer --sim_threads or rollouts if memory is short"
+      "Start again, with fewer threads or rollouts if memory is short"
     )
 
 

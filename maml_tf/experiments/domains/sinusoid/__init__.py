@@ -44,7 +44,8 @@ DOMAIN = Domain(
   datasources=("sinusoid",),
   settings=frozenset({
     "pretrain_iterations", "update_batch_size", "train_update_batch_size", "norm", "init_stddev", "bn_mode",
-    "task_chunk", "checkpoint_inner_steps", "mixed_precision", "export_half", "eval_queries", "jit_compile",
+    "task_chunk", "checkpoint_inner_steps", "mixed_precision", "export_half", "export_bn_mode", "eval_queries",
+    "jit_compile",
   }),
   defaults=defaults,
   check=check,

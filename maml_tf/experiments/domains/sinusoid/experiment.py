@@ -42,11 +42,15 @@ class SinusoidExperiment(Experiment):
       metadata={"config": config.portable()},
       task_chunk=config.task_chunk or None,
       stored_dtype=tf.float16 if config.export_half else None,
+      export_bn_mode=config.export_bn_mode,
     )
 
   def algorithm(self, inner_lr):
     """The method's, on the squared error."""
     return make_algorithm(self.config, self.model, "mse", inner_lr)
+
+  def example_specs(self):
+    return self._tasks(1, 1).specs()
 
   def on_validation(self):
     """A callback that draws fits on held-out sine waves into TensorBoard, at every third validation and the last."""
@@ -60,7 +64,7 @@ class SinusoidExperiment(Experiment):
 
   def _step_size(self):
     config = self.config
-    return UNTUNED_LR[config.method] if config.training_lr is None else config.training_lr
+    return UNTUNED_LR.get(config.method) if config.training_lr is None else config.training_lr
 
   def evaluate(self, weights):
     """Results for every number of shots: {"5": {"inner_lr", "mse": {"mean": [S + 1], "ci95": [S + 1]}}, ...}."""
@@ -69,8 +73,8 @@ class SinusoidExperiment(Experiment):
     results = {}
     for shots in sorted({*EVALUATION_SHOTS, config.update_batch_size}):
       losses = self._loss_function(weights, shots)
-      rate = config.update_lr
-      if rate is None:
+      rate = config.update_lr if config.applies("update_lr") else None
+      if rate is None and config.applies("update_lr"):
         rate = best_step_size(lambda size, losses=losses: losses(size, "validation"))
       summary = evaluation.summarise(losses(rate, split))
       results[str(shots)] = {"inner_lr": rate, "mse": {n: v.tolist() for n, v in summary.items()}}
@@ -97,15 +101,18 @@ class SinusoidExperiment(Experiment):
     rows = []
     for shots, result in results.items():
       mse = result["mse"]
-      rows.append(report.Row(f"{shots:>2} shots, alpha {result['inner_lr']:g}", mse["mean"], mse["ci95"]))
+      rate = "" if result["inner_lr"] is None else f", alpha {result['inner_lr']:g}"
+      rows.append(report.Row(f"{shots:>2} shots{rate}", mse["mean"], mse["ci95"]))
       if shots == "5" and config.method in published.MSE:
         rows.append(report.Row("   published (table 2)", published.MSE[config.method]))
     title = (
       f"Mean squared error, {config.method}, {config.eval_tasks} {'test' if config.test_set else 'validation'} "
       f"tasks, {config.eval_queries} query points each, 95 % intervals"
     )
-    steps = sorted({step for step in (0, 1, 5, 10, config.eval_updates) if step <= config.eval_updates})
-    return report.Report(title, rows, steps)
+    has_steps = self.config.description.load().has_steps
+    last = config.eval_updates if has_steps else 0
+    steps = sorted({step for step in (0, 1, 5, 10, last) if step <= last})
+    return report.Report(title, rows, steps, has_steps=has_steps)
 
   def fit(self, weights, inner_lr, shots, grid, index=0, half=None, steps=(0, 1, 10)):
     """One held-out sine wave and its fits after some numbers of steps.
@@ -120,7 +127,8 @@ class SinusoidExperiment(Experiment):
       steps: numbers of gradient steps.
 
     Returns:
-      Dict of NumPy arrays: "support_x", "support_y" [shots], "truth" [n], and "fits": step -> [n].
+      Dict of NumPy arrays: "support_x", "support_y" [shots], "truth" [n], and "fits": step -> [n] (step None: it
+      takes none).
     """
     distribution = self._tasks(shots, 1, half)
     # A seed of the figure, not of the run: figures of different runs show the same waves.
@@ -130,12 +138,17 @@ class SinusoidExperiment(Experiment):
     support = distribution.sample(seed, 1)
     query = distribution.batch(amplitude, phase, grid, grid)
     algorithm = self.algorithm(inner_lr)
-    adapted = algorithm.adapt(weights, support.support_x, support.support_y, max(steps))
+    support_set = support.support_x, support.support_y
+
+    def fitted(steps):
+      task = algorithm.adapt_final(weights, *support_set, steps, randomness.make_seed(0))
+      return algorithm.predict(task, query.query_x)[0, :, 0].numpy()
+
     return {
       "support_x": support.support_x[0, :, 0].numpy(),
       "support_y": support.support_y[0, :, 0].numpy(),
       "truth": query.query_y[0, :, 0].numpy(),
-      "fits": {s: algorithm.predict(adapted[s], query.query_x)[0, :, 0].numpy() for s in steps},
+      "fits": {s: fitted(s) for s in (steps if algorithm.has_steps else (None,))},
     }
 
   def _tasks(self, num_support, num_query, half=None):
@@ -157,10 +170,14 @@ class SinusoidExperiment(Experiment):
       )["loss"]
 
     root = randomness.make_seed(config.seed)
-    return lambda rate, split: evaluate(tf.constant(rate), randomness.fold(root, split))
+    return lambda rate, split: evaluate(tf.constant(rate or 0.0), randomness.fold(root, split))
 
 
 def make_model(config):
   """The paper's network, 40-40 ReLU, on x, or on (x, amplitude, phase) for the oracle."""
-  norm = None if config.norm == "None" else config.norm
-  return models.MLP(input_shape=(3 if config.method == "oracle" else 1,), norm=norm, stddev=config.init_stddev)
+  return models.MLP(
+    input_shape=(3 if config.method == "oracle" else 1,),
+    norm=None if config.norm == "None" else config.norm,
+    stddev=config.init_stddev,
+    head=config.description.load().needs_head,
+  )

@@ -10,6 +10,7 @@ STEP_STYLES = {
   0: ("tab:green", ":", "before"),
   1: ("tab:orange", "--", "1 step"),
   10: ("tab:blue", "-", "10 steps"),
+  None: ("tab:blue", "-", "adapted"),
 }
 
 
@@ -70,8 +71,9 @@ def mse_against_steps(results_by_method):
   for axis, k in zip(axes, shots, strict=True):
     for method in methods.in_order(results_by_method):
       result = results_by_method[method.name][k]
-      label = f"{method.title}, step size {result['inner_lr']:g}"
-      line = report.curve(axis, result["mse"]["mean"], result["mse"]["ci95"], color=method.color, label=label)
+      rate = "" if result["inner_lr"] is None else f", step size {result['inner_lr']:g}"
+      style = dict(color=method.color, label=method.title + rate)
+      line = report.curve(axis, result["mse"]["mean"], result["mse"]["ci95"], **style)
     axis.set_title(f"{k} shots", fontsize=10)
     axis.set_xlabel("gradient steps")
     axis.set_xticks(line.get_xdata())
