@@ -5,7 +5,7 @@ import tensorflow as tf
 from maml_tf import evaluation, models, randomness, tasks, tracing
 from maml_tf.algorithms.pretraining import best_step_size
 from maml_tf.experiments import figures, report
-from maml_tf.experiments.algorithms import make_algorithm
+from maml_tf.experiments.algorithms import make_algorithm, meta_lr
 from maml_tf.experiments.domains.sinusoid import plots, published
 from maml_tf.experiments.experiment import Experiment
 from maml_tf.training import optimizers
@@ -36,7 +36,7 @@ class SinusoidExperiment(Experiment):
       train_tasks=self._tasks(config.training_shots, config.training_shots),
       eval_tasks=self._tasks(config.update_batch_size, config.eval_queries),
       meta_batch_size=config.meta_batch_size,
-      optimizer=optimizers.Adam(config.meta_lr),
+      optimizer=optimizers.Adam(meta_lr(config)),
       eval_updates=config.eval_updates,
       initial_weights=initial_weights,
       metadata={"config": config.portable()},
