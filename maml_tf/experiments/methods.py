@@ -92,6 +92,11 @@ METHODS = {
       evaluated_with=("update_lr", *_STEPS), flag="baseline", color="tab:gray",
     ),
     Method(
+      "average", "averaged regressors", "maml_tf.algorithms.averaging:Averaging", (REGRESSION,),
+      shaped_by=(*_FINE_TUNED, "num_regressors", "regulariser", "regulariser_strength"),
+      evaluated_with=("update_lr", *_STEPS), flag="baseline", defaults={"meta_batch_size": 500}, color="rosybrown",
+    ),
+    Method(
       "pretrain", "pretrained on all tasks", "maml_tf.algorithms.pretraining:Pretraining", (REGRESSION, POLICIES),
       shaped_by=_FINE_TUNED, evaluated_with=("update_lr", *_STEPS), flag="baseline", color="tab:red",
     ),
@@ -99,6 +104,11 @@ METHODS = {
       "maml", "MAML", "maml_tf.algorithms.maml:MAML", (REGRESSION, CLASSIFICATION, POLICIES),
       shaped_by=(*_INNER_LOOP, *_SECOND_ORDER, "inner"), evaluated_with=("train_update_lr", *_STEPS), color="tab:blue",
       keeps_averages=True,
+    ),
+    Method(
+      "context", "context vector", "maml_tf.algorithms.context:Context", (REGRESSION, CLASSIFICATION),
+      shaped_by=(*_INNER_LOOP, *_SECOND_ORDER, "context_size"), evaluated_with=("train_update_lr", *_STEPS),
+      color="goldenrod", keeps_averages=True,
     ),
     Method(
       "anil", "ANIL", "maml_tf.algorithms.anil:ANIL", (REGRESSION, CLASSIFICATION),

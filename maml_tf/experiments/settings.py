@@ -146,6 +146,10 @@ def _only_full_context(config):
   return None if config.full_context else "--full_context"
 
 
+def _only_regularised(config):
+  return "--regulariser=l2 or mean" if config.regulariser == "none" else None
+
+
 def _bfloat16(value):
   import tensorflow as tf
 
@@ -288,5 +292,14 @@ _DESCRIBED = (
           shown=(65, lambda c: "fce" if c.full_context else None)),
   Setting("attention_steps", 3, "readings of the support set for each query, with full context", "method",
           check=at_least(1), of_method=True, argument="attention_steps", hashed=True, when=_only_full_context),
+  Setting("context_size", 10, "free parameters joined to the input, of a context vector", "method", check=at_least(1),
+          of_method=True, argument="context_size", hashed=True),
+  Setting("num_regressors", 500, "separate regressors whose parameters are averaged, each with a task of its own",
+          "method", check=at_least(1), of_method=True, argument="num_regressors", hashed=True),
+  Setting("regulariser", "none", "of the regressors: l2, or mean (towards the mean of all of them)", "method", str,
+          choices=("none", "l2", "mean"), of_method=True, argument="regulariser", hashed=True,
+          shown=(66, lambda c: None if c.regulariser == "none" else f"reg{c.regulariser}")),
+  Setting("regulariser_strength", 0.001, "what the regulariser is multiplied by", "method", float, _rate,
+          of_method=True, argument="regulariser_strength", hashed=True, when=_only_regularised),
 )  # fmt: skip
 SETTINGS = {setting.name: setting for setting in _DESCRIBED}

@@ -68,7 +68,7 @@ class ImageExperiment(Experiment):
     return make_algorithm(self.config, self.model, "crossentropy", inner_lr)
 
   def example_specs(self):
-    x, y = tf.TensorSpec([None, *self.model.example_shape]), tf.TensorSpec([None], tf.int32)
+    x, y = tf.TensorSpec([None, *self.data_set.shape(self.config.image_size)]), tf.TensorSpec([None], tf.int32)
     return tasks.TaskBatch(x, y, x, y)
 
   def on_validation(self):
@@ -263,7 +263,8 @@ def make_model(config):
     UserError: an architecture that cannot be.
   """
   norm = None if config.norm == "None" else config.norm
-  shape = DATASETS[config.datasource].shape(config.image_size)
+  height, width, channels = DATASETS[config.datasource].shape(config.image_size)
+  shape = (height, width, channels + (config.context_size if config.applies("context_size") else 0))
   head = config.description.load().needs_head
   if not config.conv:
     return models.MLP(config.num_classes, FC_HIDDEN, shape, norm=norm, stddev=config.init_stddev, head=head)
