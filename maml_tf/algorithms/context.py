@@ -1,4 +1,4 @@
-"""Context vectors (Finn et al. 2017, appendix C.2, after Rei 2015): only free parameters beside the input are adapted."""
+"""Context vectors (Finn et al. 2017, appendix C.2, after Rei 2015): only parameters beside the input are adapted."""
 
 import tensorflow as tf
 

@@ -15,6 +15,7 @@ REGRESSION, CLASSIFICATION, POLICIES = "regression", "classification", "policies
 
 _INNER_LOOP = ("update_lr", "num_updates", "loss_reduction", "bn_mode", "mixed_precision")
 _SECOND_ORDER = ("stop_grad", "checkpoint_inner_steps")
+_SCHEDULE = ("meta_lr_schedule", "schedule_iterations")
 _FINE_TUNED = ("loss_reduction", "bn_mode")
 
 
@@ -122,9 +123,9 @@ METHODS = {
     ),
     # First order by nature; its runs are older than that it has no such setting.
     Method(
-      "reptile", "Reptile", "maml_tf.algorithms.reptile:Reptile", (REGRESSION, CLASSIFICATION), shaped_by=_INNER_LOOP,
-      evaluated_with=("train_update_lr", *_STEPS), hashed={"stop_grad": False}, color="tab:orange",
-      keeps_averages=True,
+      "reptile", "Reptile", "maml_tf.algorithms.reptile:Reptile", (REGRESSION, CLASSIFICATION),
+      shaped_by=(*_INNER_LOOP, *_SCHEDULE), evaluated_with=("train_update_lr", *_STEPS),
+      hashed={"stop_grad": False}, color="tab:orange", keeps_averages=True,
     ),
     Method(
       "fomaml", "first-order MAML", "maml_tf.algorithms.fomaml:FirstOrderMAML", (REGRESSION, CLASSIFICATION),
@@ -145,8 +146,7 @@ METHODS = {
     # Antoniou et al. 2019: 100 epochs of 500 iterations; 15 of them with the losses of all steps, 50 first order.
     Method(
       "mamlpp", "MAML++", "maml_tf.algorithms.mamlpp:MAMLPlusPlus", (REGRESSION, CLASSIFICATION),
-      shaped_by=(*_INNER_LOOP, "multi_step_iterations", "first_order_iterations", "meta_lr_schedule",
-                 "schedule_iterations"),
+      shaped_by=(*_INNER_LOOP, "multi_step_iterations", "first_order_iterations", *_SCHEDULE),
       evaluated_with=_STEPS,
       defaults={"num_updates": 5, "loss_reduction": "mean", "meta_lr_schedule": "cosine", "jit_compile": False},
       defaults_of_kind={CLASSIFICATION: {"metatrain_iterations": 50000}}, color="deeppink", keeps_averages=True,
