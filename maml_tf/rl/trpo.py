@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from maml_tf.linear import add, conjugate_gradient, dot
+
 
 class Linearisation(NamedTuple):
   """A function of weights at one point: its outputs, and its derivative in both directions.
@@ -43,37 +45,6 @@ def linearise(function, weights):
     return inner.gradient(outputs, weights, weighting, unconnected_gradients=zero)
 
   return Linearisation(outputs, push_forward, pull_back)
-
-
-def conjugate_gradient(product, target, iterations=10, tolerance=1e-10):
-  """Solves A x = b approximately, for a symmetric positive definite A.
-
-  Args:
-    product: x -> A x, on dicts of tensors.
-    target: b, a dict of tensors.
-    iterations: at most so many products.
-    tolerance: it ends when the squared residual is below.
-
-  Returns:
-    (x, residual b - A x, number of products).
-  """
-
-  def body(count, x, residual, direction, squared):
-    curved = product(direction)
-    step = squared / dot(direction, curved)
-    x = add(x, direction, step)
-    residual = add(residual, curved, -step)
-    new = dot(residual, residual)
-    return count + 1, x, residual, add(residual, direction, new / squared), new
-
-  zero = tf.nest.map_structure(tf.zeros_like, target)
-  count, x, residual, _, _ = tf.while_loop(
-    lambda count, x, residual, direction, squared: (count < iterations) & (squared > tolerance),
-    body,
-    (0, zero, target, target, dot(target, target)),
-    parallel_iterations=1,
-  )
-  return x, residual, count
 
 
 @dataclasses.dataclass(frozen=True)
@@ -243,13 +214,3 @@ def value_and_gradient(function, arguments):
     tape.watch(arguments)
     value = function(arguments)
   return value, tape.gradient(value, arguments, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-
-
-def dot(left, right):
-  """Inner product of two dicts of tensors, a scalar."""
-  return tf.add_n([tf.reduce_sum(left[name] * right[name]) for name in left])
-
-
-def add(left, right, factor):
-  """left + factor * right, of dicts of tensors."""
-  return {name: left[name] + factor * right[name] for name in left}

@@ -72,7 +72,7 @@ class Trainer:
     say=print,
   ):
     if jit_compile and not getattr(learner, "compiles", True):
-      raise UserError("jit_compile=True: these tasks run Python code, which XLA cannot compile; use jit_compile=False")
+      raise UserError("jit_compile=True: XLA cannot compile this method, or these tasks; use jit_compile=False")
     self.learner, self.directory, self.schedule = learner, directory, schedule
     self.seed, self.config, self.say = seed, config or {}, say
     self.on_start, self.on_validation, self.on_interrupt = on_start, on_validation, on_interrupt
