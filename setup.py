@@ -39,6 +39,7 @@ setup(
   long_description_content_type="text/markdown",
   license="MIT",
   packages=find_packages(include=["maml_tf", "maml_tf.*"]),
+  package_data={"maml_tf": ["py.typed"]},
   entry_points={"console_scripts": ["maml-tf = maml_tf.__main__:console"]},
   python_requires=">=3.10",
   install_requires=[
@@ -63,6 +64,7 @@ setup(
   },
   classifiers=[
     "Programming Language :: Python :: 3",
+    "Typing :: Typed",
     "Topic :: Scientific/Engineering :: Artificial Intelligence",
   ],
 )

@@ -1,6 +1,7 @@
 """Metrics after 0, 1, ..., S inner steps, over many tasks in blocks, with 95 % intervals."""
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from maml_tf import over_tasks, progress, randomness, tracing
@@ -92,7 +93,7 @@ def _one_after_another(function, indices):
   return {name: join(values) for name, values in parts.items()}
 
 
-def summarise(values):
+def summarise(values: npt.ArrayLike) -> dict[str, np.ndarray]:
   """Mean and 95 % interval over tasks.
 
   Args:

@@ -7,10 +7,11 @@ import pathlib
 import shutil
 import sys
 import tempfile
+from typing import Any
 
 import tensorflow as tf
 
-from maml_tf import checksums, randomness, tracing
+from maml_tf import checksums, pixels, randomness, tracing
 from maml_tf.algorithms.base import completed
 from maml_tf.errors import UserError
 
@@ -31,13 +32,14 @@ class ExportedModule(tf.Module):
 class AdaptationModule(ExportedModule):
   """An initialisation together with the computations that adapt it and predict.
 
-  Noise, where the algorithm draws any, is always the same: its seed is 0.
+  Noise, where the algorithm draws any, is always the same: its seed is 0. Where its inputs are pictures, it has
+  `prepare` as well, which makes inputs of them: `pictures.prepare`.
 
   Args:
     algorithm: of `algorithms.base`: `MAML` or a relative.
     weights: dict of name -> tensor: the meta-learned initialisation.
     specs: `TaskBatch` of `tf.TensorSpec` of one task (`TaskDistribution.specs`); the number of examples is left free.
-    metadata: JSON-able dict that travels with the artefact.
+    metadata: JSON-able dict that travels with the artefact; "pictures" in it is a `picture_metadata`.
     stored_dtype: of the weights in the file, tf.float16 for half the size; what it computes with and gives out has the
       dtype of `weights`. None: the same.
     bn_mode: whose statistics normalise query examples: "support", those of the support set under the adapted weights,
@@ -58,9 +60,13 @@ class AdaptationModule(ExportedModule):
     self._fixed = list(algorithm.fixed_variables)
     specs = _Specs(specs, dtype)
     self._trace_initialization(dtype)
-    self._trace_metadata(_description(algorithm, weights) | (metadata or {}))
+    metadata = _description(algorithm, weights, specs) | (metadata or {})
+    self._default_steps = metadata["default_steps"]
     adapted = self._trace_adaptation(algorithm, specs)
-    self._trace_prediction(algorithm, [*algorithm.ready_tasks(weights), adapted], specs)
+    outputs = self._trace_prediction(algorithm, [*algorithm.ready_tasks(weights), adapted], specs)
+    self._trace_metadata(metadata | {"outputs": outputs})
+    if "pictures" in metadata:
+      self._trace_preparation(metadata["pictures"], specs)
     self.saved_signatures = {"adapt_and_predict": self._signature(specs)}
 
   def _trace_initialization(self, dtype):
@@ -91,29 +97,43 @@ class AdaptationModule(ExportedModule):
       return tf.nest.map_structure(lambda value: value[0], task)
 
     @tracing.function
-    def adapt(support_x, support_y, num_updates):
+    def adapt(support_x, support_y, num_updates=self._default_steps):
       return adapt_traced_once(support_x, tf.cast(support_y, specs.labels[0].dtype), tf.cast(num_updates, tf.int32))
 
-    for labels, steps in itertools.product(specs.labels, specs.steps):
+    for labels, steps in itertools.product(specs.labels, [self._default_steps, *specs.steps]):
       adapted = adapt.get_concrete_function(specs.x, labels, steps).structured_outputs
     self.adapt = adapt
     return adapted
 
   def _trace_prediction(self, algorithm, tasks, specs):
+    """Returns the shape of one output, a list; None where an algorithm gives several, or of no fixed size."""
+
     @tracing.function
     def predict(weights, x):
       with tf.control_dependencies([_warning_of_one(x)] if algorithm.shares_statistics() else []):
         return algorithm.predict_one(weights, x)
 
     @tracing.function
-    def adapt_and_predict(support_x, support_y, query_x, num_updates):
+    def adapt_and_predict(support_x, support_y, query_x, num_updates=self._default_steps):
       return predict(self.adapt(support_x, support_y, num_updates), query_x)
 
     for task in tasks:
       predict.get_concrete_function(_specs_of(task), specs.x)
-    for labels, steps in itertools.product(specs.labels, specs.steps):
-      adapt_and_predict.get_concrete_function(specs.x, labels, specs.x, steps)
+    for labels, steps in itertools.product(specs.labels, [self._default_steps, *specs.steps]):
+      outputs = adapt_and_predict.get_concrete_function(specs.x, labels, specs.x, steps).structured_outputs
     self.predict, self.adapt_and_predict = predict, adapt_and_predict
+    return outputs.shape[1:].as_list() if tf.is_tensor(outputs) else None
+
+  def _trace_preparation(self, described, specs):
+    height, width, channels = specs.x.shape[1:]
+
+    @tracing.function
+    def prepare(pictures):
+      return pixels.prepare(pictures, (height, width), channels, described["range"], described["inverted"])
+
+    for dtype, given in itertools.product((tf.uint8, tf.float32), (1, 3)):
+      prepare.get_concrete_function(tf.TensorSpec([None, None, None, given], dtype))
+    self.prepare = prepare
 
   def _signature(self, specs):
     arguments = {"support_x": specs.x, "support_y": specs.labels[0], "query_x": specs.x, "num_updates": specs.steps[0]}
@@ -154,19 +174,38 @@ def _specs_of(nest):
   return tf.nest.map_structure(lambda value: tf.TensorSpec(value.shape, value.dtype), nest)
 
 
-def _description(algorithm, weights):
-  """What `load_initialization` needs to know, and whether steps mean anything."""
+def picture_metadata(range: tuple[float, float] = (0.0, 1.0), inverted: bool = False) -> dict:
+  """What has to be known to make inputs of pictures, as the "pictures" of an artefact's metadata.
+
+  Args:
+    range: (value of black, value of white).
+    inverted: whether dark pixels get the high values (ink is 1), rather than the light ones.
+
+  Raises:
+    ValueError: no such range.
+  """
+  low, high = map(float, range)
+  if not low < high:
+    raise ValueError(f"pictures: range is ({low:g}, {high:g}), expected (low, high)")
+  return {"range": [low, high], "inverted": bool(inverted)}
+
+
+def _description(algorithm, weights, specs):
+  """What `load_initialization` needs to know, and what a task looks like."""
   optional = algorithm.optional_names(weights)
   return {
     "format_version": FORMAT_VERSION,
     "weights": list(weights),
     "model_weights": [name for name in weights if name not in optional],
     "has_steps": algorithm.has_steps,
+    "default_steps": int(getattr(algorithm, "num_updates", 1)) if algorithm.has_steps else 0,
+    "inputs": {"shape": specs.x.shape[1:].as_list(), "dtype": specs.x.dtype.name},
+    "labels": {"shape": specs.labels[0].shape[1:].as_list(), "dtype": specs.labels[0].dtype.name},
     "normalises_queries_by": "their own statistics" if algorithm.shares_statistics() else "statistics known before",
   }
 
 
-def save(learner, state, path):
+def save(learner: Any, state: dict, path: str | os.PathLike) -> None:
   """Writes the SavedModel of a learner's state, whole or not at all; an older one at `path` is replaced.
 
   Args:
@@ -177,7 +216,7 @@ def save(learner, state, path):
   save_module(learner.export_module(state), path)
 
 
-def save_module(module, path):
+def save_module(module: ExportedModule, path: str | os.PathLike) -> None:
   """Writes a SavedModel, whole or not at all; an older one at `path` is replaced.
 
   Args:
@@ -198,7 +237,9 @@ def save_module(module, path):
     shutil.rmtree(temporary, ignore_errors=True)
 
 
-def load_initialization(path, expected_shapes=None, optional_shapes=None):
+def load_initialization(
+  path: str | os.PathLike, expected_shapes: dict | None = None, optional_shapes: dict | None = None
+) -> tuple[dict[str, tf.Tensor], dict]:
   """Reads the initialisation of a SavedModel that `save` wrote.
 
   Args:
@@ -212,6 +253,22 @@ def load_initialization(path, expected_shapes=None, optional_shapes=None):
 
   Raises:
     UserError: not a SavedModel of this package, damaged, of a newer format, or of another architecture.
+  """
+  _, weights, metadata = load_module(path)
+  if expected_shapes is not None:
+    found = {n: tuple(weights[n].shape) for n in metadata["model_weights"]}
+    check_shapes(path, found, expected_shapes)
+    optional = {n: shape for n, shape in (optional_shapes or {}).items() if n in weights}
+    check_shapes(path, {n: tuple(weights[n].shape) for n in optional}, optional)
+    weights = {name: weights[name] for name in (*expected_shapes, *optional)}
+  return weights, metadata
+
+
+def load_module(path: str | os.PathLike) -> tuple[Any, dict[str, tf.Tensor], dict]:
+  """(module, its initialisation: dict of name -> tensor, metadata dict) of a SavedModel that `save` wrote.
+
+  Raises:
+    UserError: not a SavedModel of this package, damaged, or of a newer format.
   """
   if not (pathlib.Path(path) / "saved_model.pb").is_file():
     raise UserError(f"{path}: no SavedModel here (a folder with saved_model.pb was expected)")
@@ -231,13 +288,7 @@ def load_initialization(path, expected_shapes=None, optional_shapes=None):
       f"{path}: its format version is {metadata['format_version']}, this package reads up to "
       f"{FORMAT_VERSION}; install a newer maml_tf"
     )
-  if expected_shapes is not None:
-    found = {n: tuple(weights[n].shape) for n in metadata["model_weights"]}
-    check_shapes(path, found, expected_shapes)
-    optional = {n: shape for n, shape in (optional_shapes or {}).items() if n in weights}
-    check_shapes(path, {n: tuple(weights[n].shape) for n in optional}, optional)
-    weights = {name: weights[name] for name in (*expected_shapes, *optional)}
-  return weights, metadata
+  return module, weights, metadata
 
 
 def check_shapes(path, found, expected):

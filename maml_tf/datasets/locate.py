@@ -249,6 +249,15 @@ def _refuse_half(folder, parts):
     raise UserError(f"{folder}: {there[0]}/ is there, {absent[0]}/ is missing; put it beside the other")
 
 
+def pictures(folder):
+  """Sorted paths of the images that lie in a folder; hidden files do not count.
+
+  Raises:
+    UserError: the folder cannot be read, or a name in it is not UTF-8.
+  """
+  return [path for path in _images(folder) if not path.is_dir()]
+
+
 def _images(folder):
   return [_named_in_utf8(path) for path in _entries(folder) if path.suffix.lower() in IMAGE_SUFFIXES]
 

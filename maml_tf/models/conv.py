@@ -31,14 +31,14 @@ class ConvNet(ExplicitModel):
 
   def __init__(
     self,
-    num_classes,
-    filters=64,
-    input_shape=(28, 28, 1),
-    norm="batch_norm",
-    max_pool=False,
-    global_pool=None,
-    head=True,
-    name=None,
+    num_classes: int,
+    filters: int = 64,
+    input_shape: tuple[int, int, int] = (28, 28, 1),
+    norm: str | None = "batch_norm",
+    max_pool: bool = False,
+    global_pool: bool | None = None,
+    head: bool = True,
+    name: str | None = None,
   ):
     check_norm(norm)
     self._config = dict(

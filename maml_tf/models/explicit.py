@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import keras
 import tensorflow as tf
@@ -54,12 +54,12 @@ class ExplicitModel(keras.Model):
     self.built = True
 
   @property
-  def weight_shapes(self):
+  def weight_shapes(self) -> dict[str, tuple]:
     """Dict of weight name -> plain shape, in layer order."""
     return {name: tuple(spec.shape) for name, spec in self._specs.items()}
 
   @property
-  def adapted_names(self):
+  def adapted_names(self) -> list[str]:
     """Names of the weights that the inner loop changes, in layer order."""
     return [name for name, spec in self._specs.items() if spec.adapted]
 
@@ -69,7 +69,7 @@ class ExplicitModel(keras.Model):
     layer = self.adapted_names[-1].rpartition("/")[0]
     return [name for name in self.adapted_names if name.rpartition("/")[0] == layer]
 
-  def initial_weights(self, seed=0):
+  def initial_weights(self, seed: int | None = 0) -> dict[str, tf.Tensor]:
     """Fresh weights of a Python integer seed, in `keras.config.floatx()`; seed=None: the model's current values.
 
     Returns:
@@ -82,7 +82,7 @@ class ExplicitModel(keras.Model):
       for name, spec in self._specs.items()
     }
 
-  def apply(self, weights, x, statistics=None):
+  def apply(self, weights: dict, x: Any, statistics: dict | None = None) -> Any:
     """The forward pass as a pure function.
 
     Args:
@@ -97,7 +97,7 @@ class ExplicitModel(keras.Model):
     """
     return self.apply_with_penalty(weights, x, statistics)[0]
 
-  def apply_with_statistics(self, weights, x):
+  def apply_with_statistics(self, weights: dict, x: Any) -> tuple[Any, dict[str, tf.Tensor]]:
     """As `apply`; returns (outputs, statistics), the normalisation statistics of this batch."""
     return self.apply_with_penalty(weights, x)[:2]
 
@@ -113,7 +113,7 @@ class ExplicitModel(keras.Model):
     """What training begins from: fresh weights of a seed."""
     return self.initial_weights(seed)
 
-  def to_keras(self, weights, statistics=None):
+  def to_keras(self, weights: dict, statistics: dict | None = None) -> keras.Model:
     """Puts plain weights into this model's own variables; returns the model."""
     weights = {name: tf.convert_to_tensor(weights[name]) for name in self._specs}
     self._check_plain(weights)

@@ -3,6 +3,7 @@
 import contextlib
 import re
 import warnings
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -11,7 +12,9 @@ from maml_tf.models import exact, explicit, keras_tree, shapes
 from maml_tf.models.task_map import TaskMap
 
 
-def from_keras(model, input_shape=None, fresh=None, stopped_gradients="refuse"):
+def from_keras(
+  model: keras.Model, input_shape: Any = None, fresh: bool | None = None, stopped_gradients: str = "refuse"
+) -> explicit.ExplicitModel:
   """Wraps a Sequential, functional or subclassed Keras model without editing it.
 
   Args:

@@ -29,7 +29,16 @@ class MLP(ExplicitModel):
 
   twice_differentiable = True
 
-  def __init__(self, output_dim=1, hidden=(40, 40), input_shape=(1,), norm=None, stddev=0.01, head=True, name=None):
+  def __init__(
+    self,
+    output_dim: int = 1,
+    hidden: tuple[int, ...] = (40, 40),
+    input_shape: tuple[int, ...] = (1,),
+    norm: str | None = None,
+    stddev: float = 0.01,
+    head: bool = True,
+    name: str | None = None,
+  ):
     check_norm(norm)
     self._config = dict(
       output_dim=output_dim, hidden=tuple(hidden), input_shape=input_shape, norm=norm, stddev=stddev, head=head

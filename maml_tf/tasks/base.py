@@ -1,5 +1,6 @@
 """What a task is: a support set to adapt on and a query set to be judged by."""
 
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,7 +41,7 @@ def as_tensors(batch):
   return tf.convert_to_tensor(batch)
 
 
-def check_batch(batch):
+def check_batch(batch: TaskBatch) -> None:
   """An error where the fields of a batch do not belong together.
 
   Args:
@@ -70,9 +71,9 @@ class TaskDistribution:
     compiles: whether `sample` can be compiled by XLA.
   """
 
-  compiles = True
+  compiles: bool = True
 
-  def sample(self, seed, num_tasks):
+  def sample(self, seed: tf.Tensor, num_tasks: int | tf.Tensor) -> TaskBatch:
     """Draws tasks.
 
     Args:
@@ -84,13 +85,17 @@ class TaskDistribution:
     """
     raise NotImplementedError(f"{type(self).__name__} must implement sample(seed, num_tasks)")
 
-  def specs(self):
+  def specs(self) -> TaskBatch:
     """`TaskBatch` of `tf.TensorSpec` without the task axis: shapes [n, ...] and dtypes of one task."""
     traced = tracing.function(lambda seed: self.sample(seed, 1)).get_concrete_function(tf.TensorSpec([2], tf.int32))
-    return TaskBatch(*(t if t is None else tf.TensorSpec(t.shape[1:], t.dtype) for t in traced.structured_outputs))
+
+    def spec(tensor):
+      return None if tensor is None else tf.TensorSpec(tensor.shape[1:], tensor.dtype)
+
+    return TaskBatch(*(tf.nest.map_structure(spec, field) for field in traced.structured_outputs))
 
 
-def from_generator(python_generator):
+def from_generator(python_generator: Callable[[np.random.Generator], Iterable[tuple]]) -> TaskDistribution:
   """Tasks from Python.
 
   Args:

@@ -27,14 +27,28 @@ class Episodes(TaskDistribution):
     invert: 1 - x, so that ink is 1 (published for Omniglot).
     dtype: of the images; pixel values are in [0, 1].
 
+  Attributes:
+    said: what errors call this, and an example.
+
   Raises:
     UserError: too few classes, or a class with too few images.
   """
 
-  def __init__(self, bank, ways, shots, queries, rotations=False, invert=False, dtype=tf.float32):
-    side_by_side = not isinstance(bank, _LabelledImages)
+  said = ("Episodes", "images")
+
+  def __init__(
+    self,
+    bank: Any,
+    ways: int,
+    shots: int,
+    queries: int,
+    rotations: bool = False,
+    invert: bool = False,
+    dtype: tf.DType = tf.float32,
+  ):
+    side_by_side = not isinstance(bank, LabelledImages)
     table = IndexTable(np.arange(bank.offsets[-1]), bank.offsets, names=bank.names) if side_by_side else bank.table
-    _check(table, ways, shots, queries)
+    _check(self.said, table, ways, shots, queries)
     self.ways, self.shots, self.queries = ways, shots, queries
     self.rotations, self.invert, self.dtype = rotations, invert, tf.as_dtype(dtype)
     self._images = tf.convert_to_tensor(bank.images)
@@ -46,7 +60,7 @@ class Episodes(TaskDistribution):
     self._num_classes = tf.constant(table.num_classes, tf.int32)
 
   @classmethod
-  def from_table(cls, images, table, *args, **kwargs):
+  def from_table(cls, images: Any, table: IndexTable, *args, **kwargs) -> "Episodes":
     """Episodes whose classes are those of a table.
 
     Args:
@@ -61,18 +75,22 @@ class Episodes(TaskDistribution):
     """
     if table.members.max() >= len(images):
       raise ValueError(f"Episodes.from_table: the table has row {table.members.max()}, there are {len(images)} images")
-    return cls(_LabelledImages(images, table), *args, **kwargs)
+    return cls(LabelledImages(images, table), *args, **kwargs)
 
   def sample(self, seed, num_tasks):
     classes = self._choose_classes(seed, num_tasks)
     chosen = self._choose_images(randomness.fold(seed, "images"), num_tasks, classes)
-    x = tf.cast(tf.gather(self._images, chosen), self.dtype)  # [T, N, K + Q, H, W, C], 0 to 255
-    if self.rotations:
-      x = self._rotate(randomness.fold(seed, "rotations"), num_tasks, x)
-    x = 1.0 - x / 255.0 if self.invert else x / 255.0
+    x = self._prepare(seed, num_tasks, tf.gather(self._images, chosen))
     support_x, support_y = self._arrange(x[:, :, : self.shots], num_tasks)
     query_x, query_y = self._arrange(x[:, :, self.shots :], num_tasks)
     return TaskBatch(support_x, support_y, query_x, query_y)
+
+  def _prepare(self, seed, num_tasks, chosen):
+    """Bytes [T, N, K + Q, H, W, C] as the floats that a network sees."""
+    x = tf.cast(chosen, self.dtype)
+    if self.rotations:
+      x = self._rotate(randomness.fold(seed, "rotations"), num_tasks, x)
+    return 1.0 - x / 255.0 if self.invert else x / 255.0
 
   def _choose_classes(self, seed, num_tasks):
     """Different classes of one labelling in random order: [T, N]. The N largest of random keys are a uniform draw."""
@@ -112,26 +130,27 @@ class Episodes(TaskDistribution):
     return tf.reshape(x, [num_tasks, self.ways * k, *x.shape[3:]]), labels
 
 
-class _LabelledImages(NamedTuple):
+class LabelledImages(NamedTuple):
   """Stands where a bank does."""
 
   images: Any
   table: IndexTable
 
 
-def _check(table, ways, shots, queries):
+def _check(said, table, ways, shots, queries):
   """Refuses sizes of tasks that the classes cannot give."""
+  who, examples = said
   for name, value in (("ways", ways), ("shots", shots), ("queries", queries)):
     if value < 1:
-      raise UserError(f"Episodes({name}={value}): expected 1 or more")
+      raise UserError(f"{who}({name}={value}): expected 1 or more")
   if ways > table.num_classes.min():
     where = "the data set" if len(table.num_classes) == 1 else f"labelling {table.num_classes.argmin()} of the data set"
-    raise UserError(f"Episodes(ways={ways}): {where} has only {table.num_classes.min()} classes in this split")
+    raise UserError(f"{who}(ways={ways}): {where} has only {table.num_classes.min()} classes in this split")
   smallest = int(table.sizes.argmin())
   if table.sizes[smallest] < shots + queries:
     raise UserError(
-      f"Episodes(shots={shots}): class {table.names[smallest]} has {table.sizes[smallest]} images, but {shots} shots "
-      f"and {queries} queries need {shots + queries}; lower shots, or give the class more images"
+      f"{who}(shots={shots}): class {table.names[smallest]} has {table.sizes[smallest]} {examples}, but {shots} shots "
+      f"and {queries} queries need {shots + queries}; lower shots, or give the class more {examples}"
     )
 
 

@@ -26,7 +26,15 @@ class Sinusoid(TaskDistribution):
     wave_seed: int32 tensor [2]: the t-th task of every batch is the same wave, with fresh points; None: all are fresh.
   """
 
-  def __init__(self, num_support, num_query, half=None, oracle=False, dtype=tf.float32, wave_seed=None):
+  def __init__(
+    self,
+    num_support: int,
+    num_query: int,
+    half: str | None = None,
+    oracle: bool = False,
+    dtype: tf.DType = tf.float32,
+    wave_seed=None,
+  ):
     if half not in HALVES:
       raise ValueError(f"half: expected one of {list(HALVES)}, got {half!r}")
     self.num_support, self.num_query = num_support, num_query

@@ -53,6 +53,8 @@ class Trainer:
     tensorboard: write event files.
     on_start: function (iteration), called before training goes on from there, where there is something left to train.
     on_validation: function (iteration, state, tensorboard), called after every validation.
+    on_row: function (iteration, row), called where metrics.csv or validation.csv has got one: a dict of the means of
+      training, and those of the validation with `validation/` before their names.
     on_interrupt: function (info as of `train`), called after an interrupted training has kept what there is.
     say: function of one line of text.
   """
@@ -70,12 +72,14 @@ class Trainer:
     on_validation: Callable | None = None,
     on_interrupt: Callable = lambda info: None,
     say=print,
+    on_row: Callable = lambda iteration, row: None,
   ):
     if jit_compile and not getattr(learner, "compiles", True):
       raise UserError("jit_compile=True: XLA cannot compile this method, or these tasks; use jit_compile=False")
     self.learner, self.directory, self.schedule = learner, directory, schedule
     self.seed, self.config, self.say = seed, config or {}, say
     self.on_start, self.on_validation, self.on_interrupt = on_start, on_validation, on_interrupt
+    self.on_row = on_row
     self.checkpoints = CheckpointFolder(directory.checkpoints, warn=say)
     self.num_traces = 0
     self._tensorboard_enabled = tensorboard
@@ -84,6 +88,16 @@ class Trainer:
     self._by_block = hasattr(learner, "evaluate_block")
     self._evaluate = tracing.function(learner.evaluate_block if self._by_block else learner.evaluate)
     self._keeping = threading.Lock()
+    self._at, self._stopped = None, False
+
+  @property
+  def state(self):
+    """The state after the last iteration; None before `train`."""
+    return None if self._at is None else self._at.state
+
+  def stop(self):
+    """Ends the training after this iteration, as if the schedule went no further; for `on_row`."""
+    self._stopped = True
 
   def train(self):
     """Trains up to `schedule.iterations` and returns (state, info).
@@ -132,15 +146,17 @@ class Trainer:
       if self._at.validation_due:  # it was interrupted
         self._validate(validation_log, board, bar)
         self._save()
-      while self._at.iteration < schedule.iterations:
+      while self._at.iteration < schedule.iterations and not self._stopped:
         until = min(self._next_stop(self._at.iteration), self._at.iteration + chunk)
         with interrupts.held(), self._timed("seconds"):
           chunk = self._advance_to(until, bar)
-          if self._due(until, schedule.log_every):
-            self._log(metrics_log, board, bar)
+          row = self._log(metrics_log, board, bar) if self._due(until, schedule.log_every) else {}
         if self._at.validation_due:
-          self._validate(validation_log, board, bar)
-        if self._due(until, schedule.checkpoint_every) or time.monotonic() - saved >= schedule.checkpoint_seconds:
+          row |= self._validate(validation_log, board, bar)
+        if row:
+          self.on_row(until, row)
+        late = time.monotonic() - saved >= schedule.checkpoint_seconds
+        if self._stopped or late or self._due(until, schedule.checkpoint_every):
           with interrupts.held(), self._timed("seconds"):
             self._save()
             board.flush()
@@ -197,27 +213,30 @@ class Trainer:
     return state, means, done
 
   def _log(self, log, board, bar):
-    """Writes the means since the last row, and begins the next one."""
+    """Writes the means since the last row, begins the next one and returns them."""
     at = self._at
     metrics = at.interval.metrics()
     bar.set_postfix(loss=f"{metrics['loss']:.4g}", refresh=False)
     log.write(at.iteration, metrics)
     board.scalars(at.iteration, metrics, "train")
     self._at = dataclasses.replace(at, interval=None)
+    return metrics
 
   def _validate(self, log, board, training_bar):
+    """Returns the means, as `on_row` has them."""
     with self._timed("validation_seconds") as began:
       state, iteration = self._at.state, self._at.iteration
       results = self._validate_all(state, self.schedule.validation_tasks, f"validating at {iteration}")
       with np.errstate(all="ignore"):  # a validation that diverges is for the curves to show
         means = {name: evaluation.summarise(values)["mean"] for name, values in results.items()}
       with interrupts.held():
-        self._write_validation(means, log, board)
+        row = self._write_validation(means, log, board)
       if self.on_validation is not None:
         self.on_validation(iteration, state, board)
     # The bar's rate and time left are those of training.
     training_bar.start_t = getattr(training_bar, "start_t", 0.0) + time.perf_counter() - began
     training_bar.last_print_t = getattr(training_bar, "last_print_t", 0.0) + time.perf_counter() - began
+    return row
 
   def _write_validation(self, means, log, board):
     iteration, best = self._at.iteration, self._at.best
@@ -234,6 +253,7 @@ class Trainer:
     self._at = dataclasses.replace(self._at, best=best, validation_due=False)
     if better:
       self.checkpoints.save_best(self._at.state, self._at.metadata(self.config))
+    return {f"validation/{name}": value for name, value in values.items()}
 
   def _validate_all(self, state, num_tasks, label=None):
     """Metric name -> [steps + 1, num_tasks]."""

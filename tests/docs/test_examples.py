@@ -1,13 +1,18 @@
 """The code on the pages runs: every page's Python blocks, in order, in one process for each page."""
 
+import ast
+import csv
 import importlib.util
 import json
+import os
 import re
 import subprocess
 import sys
 
 import documents
+import numpy as np
 import pytest
+from PIL import Image
 
 PAGES = documents.pages()
 # What becomes of a block by its language. `py`: needs a package that not every Python has, so it has a test of its own.
@@ -59,19 +64,87 @@ def policies_gain_by_a_step(out):
   assert after("return at 0.8, after", out)[0] > after("return at 0.8, before", out)[0] + 1
 
 
+def folders_of_pictures(folder):
+  """Pictures of a reader's own, as docs/predicting.md has them: stripes, of an angle for each class."""
+  rng = np.random.default_rng(0)
+  angles = iter(np.linspace(0, np.pi, 24, endpoint=False)[rng.permutation(24)])
+  for part, classes, size in (("train", 12, 20), ("val", 4, 20), ("test", 4, 20), ("support", 3, 2)):
+    for number in range(classes):
+      name, angle = f"stripes {number}", next(angles)
+      parent = folder / ("support" if part == "support" else f"my_pictures/{part}") / f"{part} {name}"
+      parent.mkdir(parents=True)
+      for i in range(size):
+        stripes(angle, rng).save(parent / f"{i}.png")
+      if part == "support":
+        (folder / "query").mkdir(exist_ok=True)
+        for i in range(4):
+          stripes(angle, rng).save(folder / "query" / f"{number} {i}.jpg")
+
+
+def stripes(angle, rng):
+  rows, columns = np.mgrid[:40, :48]
+  wave = np.sin(0.6 * (rows * np.sin(angle) + columns * np.cos(angle)) + rng.uniform(0, 2 * np.pi))
+  return Image.fromarray((128 + 90 * wave[..., None] + rng.normal(0, 10, (40, 48, 3))).clip(0, 255).astype(np.uint8))
+
+
+# What has to lie beside a page's examples.
+PREPARED = {"docs/predicting.md": folders_of_pictures}
+
+
+def labels_are_right(labels):
+  """Of `folders_of_pictures`: at least two in three."""
+  right = [label == f"support stripes {file[0]}" for file, label in labels]
+  return len(right) == 12 and sum(right) >= 8
+
+
+def the_ten_lines_learn_and_equal_keras(out):
+  before, *_, adapted = after("accuracy", out)
+  assert adapted > before + 0.3
+  first, (by_hand, trained) = after("first loss", out)[0], after("by hand", out)
+  assert abs(first - by_hand) < 1e-4 * by_hand
+  assert trained < 0.9 * by_hand
+  the_model_of_ones_own_learns_lines(out)
+
+
+def pictures_get_their_labels(out):
+  assert labels_are_right(ast.literal_eval(out.splitlines()[-3]).items())
+  assert "(3, 28, 28, 3) (3, 3)" in out
+
+
 # What a page's output has to show, apart from there being no error.
 EXPECTED = {
   "README.md": adapting_brings_the_predictions_nearer,
   "docs/using_initialisations.md": adapting_brings_the_predictions_nearer,
-  "docs/library.md": the_model_of_ones_own_learns_lines,
+  "docs/library.md": the_ten_lines_learn_and_equal_keras,
+  "docs/predicting.md": pictures_get_their_labels,
   "docs/environments.md": policies_gain_by_a_step,
 }
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, RUN)], ids=documents.name_of)
 def test_python_blocks_run_in_order(page, tmp_path):
+  PREPARED.get(documents.name_of(page), lambda folder: None)(tmp_path)
   out = run("\n".join(block.text for block in blocks(page, RUN)), tmp_path, timeout=400)
   EXPECTED.get(documents.name_of(page), lambda out: None)(out)
+
+
+def test_from_ones_own_pictures_to_labels_in_three_commands(tmp_path):
+  """The commands of docs/predicting.md, as they stand there."""
+  folders_of_pictures(tmp_path)
+  (tmp_path / "scripts").symlink_to(documents.ROOT / "scripts")
+  (block,) = blocks(documents.ROOT / "docs/predicting.md", CHECKED)
+  commands = block.text.strip().split("\n")
+  assert len(commands) <= 3
+  for command in commands:
+    arguments = command.removeprefix("python ").replace("maml-tf", "-m maml_tf").split()
+    done = subprocess.run(
+      [sys.executable, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=500,
+      env={**os.environ, "PYTHONPATH": os.pathsep.join([str(documents.ROOT), *sys.path])},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+  with open(tmp_path / "predictions" / "labels.csv", newline="", encoding="utf-8") as file:
+    assert labels_are_right([(row["file"], row["label"]) for row in csv.DictReader(file)])
+  assert (tmp_path / "predictions" / "contact_sheet.png").is_file()
 
 
 def test_pages_whose_output_is_judged_have_blocks():

@@ -4,7 +4,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from maml_tf import evaluation, models, randomness, tasks
+from maml_tf import evaluation, export, models, randomness, tasks
 from maml_tf.datasets.records import DATASETS
 from maml_tf.errors import UserError
 from maml_tf.experiments import figures, report
@@ -57,7 +57,10 @@ class ImageExperiment(Experiment):
       optimizer=optimizers.Adam(meta_lr(config), clip_value=self.recipe.clip),
       eval_updates=config.eval_updates,
       initial_weights=initial_weights,
-      metadata={"config": config.portable()},
+      metadata={
+        "config": config.portable(),
+        "pictures": export.picture_metadata(inverted=self.data_set.invert),
+      },
       task_chunk=config.task_chunk or None,
       stored_dtype=tf.float16 if config.export_half else None,
       export_bn_mode=config.export_bn_mode,
