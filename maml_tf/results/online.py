@@ -1,18 +1,18 @@
-"""The results file of walks through streams of tasks, over orders of the tasks (Rainbow MNIST) or draws (quadratics)."""
+"""The results file of walks through streams of tasks: over orders of the tasks, or draws of them (quadratics)."""
 
 import math
 import statistics
 
 from maml_tf.errors import UserError
 from maml_tf.experiments.config import from_record
-from maml_tf.results.files import read_json, rows_until
-from maml_tf.results.runs import of_one_training, portable, record_of, shared, training
+from maml_tf.results.files import rows_until
+from maml_tf.results.runs import evaluations_in, of_one_training, portable, record_of, shared, training
 
 LAST_TASKS = 10
 OF_A_RUN = ("command", "commit", "wall_seconds", "versions", "hardware", "results")
 METRICS = {
-  "rainbow_mnist": "of the last 10 tasks of the stream: median number of images until the threshold, not reached counts "
-  "as all; mean accuracy on held-out images after some numbers of images; mean loss with all of them",
+  "rainbow_mnist": "of the last 10 tasks: median number of images until the threshold, not reached counts as all; "
+  "mean accuracy on held-out images after some numbers of images; mean loss with all of them",
   "quadratics": "cumulative regret against the best initialisation in hindsight, by number of tasks",
 }
 
@@ -49,7 +49,10 @@ def collect(folders, root):
 def read_run(folder, root):
   """What a run directory tells."""
   config = from_record(record_of(folder))
-  found = read_json(folder / "results.json")
+  evaluations = evaluations_in(folder)
+  if not evaluations:
+    raise UserError(f"{folder}: no results yet; the training's command with --train=False writes what there is")
+  found = max(evaluations, key=lambda evaluation: evaluation["training"]["iteration"])
   iterations = found["training"]["iteration"]
   if not found["results"]["tasks"]:
     raise UserError(f"{folder}: no task has come to its end yet; the training's command goes on with it")
