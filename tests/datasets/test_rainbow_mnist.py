@@ -75,7 +75,7 @@ def test_it_is_the_same_every_time(tmp_path, monkeypatch, made):
   "text", ["", "red", "ff0000,", "ff0000,FF0000", "ff00", ",".join(f"{i:06x}" for i in range(8))]
 )
 def test_what_is_no_colour_is_refused(text):
-  with pytest.raises(UserError, match="^colors=.*: expected 1 to 7 different colours as rrggbb"):
+  with pytest.raises(UserError, match=r"^colors=.*: expected 1 to 7 different colours as rrggbb"):
     rainbow.parse_colors(text)
 
 

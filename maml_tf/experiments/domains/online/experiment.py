@@ -226,7 +226,8 @@ class QuadraticsExperiment(OnlineExperiment):
 
 
 def _marks(rounds):
-  return [n for n in (10, 100, 1000, 3000, rounds) if 0 < n <= rounds][: 5 if rounds > 3000 else None]
+  """The numbers of rounds that a table has, and the last one."""
+  return sorted({n for n in (10, 100, 1000, 3000, rounds) if 0 < n <= rounds})
 
 
 def half_squared_error(labels, outputs):
