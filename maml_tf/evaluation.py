@@ -100,10 +100,10 @@ def summarise(values):
 
   Returns:
     {"mean": [S + 1], "ci95": [S + 1]}, NumPy float64; the interval is mean +- ci95, with 1.96 standard errors of the
-    population deviation (ddof 0), as in the published code.
+    population deviation (ddof 0), as in the published code. One task has no interval: NaN.
   """
   values = np.asarray(values, np.float64)
   return {
     "mean": values.mean(axis=1),
-    "ci95": 1.96 * values.std(axis=1) / np.sqrt(values.shape[1]),
+    "ci95": np.where(values.shape[1] > 1, 1.96 * values.std(axis=1) / np.sqrt(values.shape[1]), np.nan),
   }

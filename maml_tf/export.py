@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import shutil
+import sys
 import tempfile
 
 import tensorflow as tf
@@ -14,6 +15,7 @@ from maml_tf.algorithms.base import completed
 from maml_tf.errors import UserError
 
 FORMAT_VERSION = 1
+EXPORTED_BN_MODES = ("support", "transductive")
 
 
 class ExportedModule(tf.Module):
@@ -38,11 +40,16 @@ class AdaptationModule(ExportedModule):
     metadata: JSON-able dict that travels with the artefact.
     stored_dtype: of the weights in the file, tf.float16 for half the size; what it computes with and gives out has the
       dtype of `weights`. None: the same.
+    bn_mode: whose statistics normalise query examples: "support", those of the support set under the adapted weights,
+      so that one example can be asked at a time; or "transductive", the query examples' own, as published. One
+      that was trained with running averages keeps those.
   """
 
-  def __init__(self, algorithm, weights, specs, metadata=None, stored_dtype=None):
+  def __init__(self, algorithm, weights, specs, metadata=None, stored_dtype=None, bn_mode="support"):
     super().__init__(name="adaptation")
-    algorithm = completed(algorithm)
+    if bn_mode not in EXPORTED_BN_MODES:
+      raise UserError(f"export_bn_mode={bn_mode}: expected one of {', '.join(EXPORTED_BN_MODES)}")
+    algorithm = completed(algorithm).exported(bn_mode)
     dtype = next(iter(weights.values())).dtype
     self._weights = {
       name: tf.Variable(tf.cast(value, stored_dtype or dtype), name=name.replace("/", "_"))
@@ -95,7 +102,8 @@ class AdaptationModule(ExportedModule):
   def _trace_prediction(self, algorithm, tasks, specs):
     @tracing.function
     def predict(weights, x):
-      return algorithm.predict_one(weights, x)
+      with tf.control_dependencies([_warning_of_one(x)] if algorithm.shares_statistics() else []):
+        return algorithm.predict_one(weights, x)
 
     @tracing.function
     def adapt_and_predict(support_x, support_y, query_x, num_updates):
@@ -129,6 +137,19 @@ class _Specs:
     self.steps = [tf.TensorSpec([], tf.int32), tf.TensorSpec([], tf.int64)]
 
 
+def _warning_of_one(x):
+  """Says on stderr that one example is normalised by itself, where it is alone."""
+
+  def warn():
+    return tf.print(
+      "maml_tf: one query example is normalised by its own statistics, which says little about its class; ask for "
+      "several at once, or export the model anew with bn_mode=support",
+      output_stream=sys.stderr,
+    )
+
+  return tf.cond(tf.equal(tf.shape(x)[0], 1), warn, tf.no_op)
+
+
 def _specs_of(nest):
   return tf.nest.map_structure(lambda value: tf.TensorSpec(value.shape, value.dtype), nest)
 
@@ -141,6 +162,7 @@ def _description(algorithm, weights):
     "weights": list(weights),
     "model_weights": [name for name in weights if name not in optional],
     "has_steps": algorithm.has_steps,
+    "normalises_queries_by": "their own statistics" if algorithm.shares_statistics() else "statistics known before",
   }
 
 
@@ -159,14 +181,15 @@ def save_module(module, path):
   """Writes a SavedModel, whole or not at all; an older one at `path` is replaced.
 
   Args:
-    module: an `ExportedModule`: `AdaptationModule`, or another one whose functions are traced.
+    module: a `tf.Module` whose functions are traced; an `ExportedModule` has signatures as well.
     path: folder to write.
   """
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
   try:
-    tf.saved_model.save(module, str(temporary / "new"), signatures=module.saved_signatures)
+    signatures = module.saved_signatures if isinstance(module, ExportedModule) else None
+    tf.saved_model.save(module, str(temporary / "new"), signatures=signatures)
     checksums.write(temporary / "new")
     if path.exists():
       os.replace(path, temporary / "old")

@@ -14,13 +14,8 @@ class LabelError(UserError, ValueError):
 
 
 def mse(labels, outputs):
-  """Squared error, averaged over the output dimensions: labels, outputs [..., n, d] -> [..., n].
-
-  Labels [..., n] of one output [..., n, 1] are what they are in Keras.
-  """
+  """Squared error, averaged over the output dimensions: labels, outputs [..., n, d] -> [..., n]."""
   labels = tf.cast(labels, outputs.dtype)
-  if labels.shape.rank == outputs.shape.rank - 1 and outputs.shape[-1] == 1:
-    labels = labels[..., tf.newaxis]
   labels = _same_shape(
     labels, outputs, "mse: labels have shape {}, outputs {}; they must be equal "
     "(regression targets carry the output dimension, [..., n, d])",

@@ -83,6 +83,15 @@ class Algorithm:
     del weights
     return []
 
+  def exported(self, bn_mode):
+    """The algorithm as an artefact has it: queries normalised as `bn_mode` says, where they are by statistics."""
+    del bn_mode
+    return self
+
+  def shares_statistics(self):
+    """Whether a prediction depends on what else is asked: the queries are normalised by their own statistics."""
+    return False
+
   def adapt_final(self, weights, support_x, support_y, num_updates, seed=None):
     """`adapt`; for an algorithm whose own `adapt` returns every step, the last of them."""
     return self.adapt(weights, support_x, support_y, num_updates, seed)

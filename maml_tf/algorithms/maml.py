@@ -1,5 +1,6 @@
 """MAML itself (Finn et al. 2017): the query loss after the inner loop, and the gradient through it."""
 
+import copy
 import math
 import numbers
 from typing import NamedTuple
@@ -46,6 +47,13 @@ class MetaParameters(NamedTuple):
     """One dict of all."""
     prefixed = {f"inner_lr/{n}": v for n, v in self.step_sizes.items()}
     return self.model | prefixed | {f"statistics/{n}": v for n, v in self.statistics.items()}
+
+
+def with_bn_mode(algorithm, bn_mode):
+  """A copy of an algorithm that normalises query examples otherwise."""
+  twin = copy.copy(algorithm)
+  twin.bn_mode = bn_mode
+  return twin
 
 
 class MAML(Algorithm):
@@ -168,6 +176,12 @@ class MAML(Algorithm):
     """
     given = MetaParameters.of(weights)
     return self.outputs_of(given.model, x, given.statistics or None)[0]
+
+  def exported(self, bn_mode):
+    return self if self.bn_mode == "running" else with_bn_mode(self, bn_mode)
+
+  def shares_statistics(self):
+    return self.bn_mode == "transductive" and self.model.has_statistics
 
   def predict_one(self, task, x):
     return self.predict(task, x)

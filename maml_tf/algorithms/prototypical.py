@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from maml_tf import losses, over_tasks, tracing
 from maml_tf.algorithms.base import Algorithm
-from maml_tf.algorithms.maml import MetaParameters
+from maml_tf.algorithms.maml import MetaParameters, with_bn_mode
 from maml_tf.errors import UserError
 
 
@@ -41,6 +41,12 @@ class Prototypical(Algorithm):
 
   def initial_weights(self, seed=0):
     return self.model.starting_weights(seed)
+
+  def exported(self, bn_mode):
+    return with_bn_mode(self, bn_mode)
+
+  def shares_statistics(self):
+    return self.bn_mode == "transductive" and self.model.has_statistics
 
   @tracing.as_it_stands
   def meta_loss(self, weights, batch, seed=None):

@@ -25,6 +25,10 @@ class Experiment:
     weights = algorithm.initial_weights(0)
     return weights, algorithm.optional_names(weights)
 
+  def example_specs(self):
+    """`TaskBatch` of `tf.TensorSpec` of one task, [n, ...], with n free."""
+    raise NotImplementedError
+
   def learner(self, initial_weights=None, inner_lr=None):
     """The `Learner`; `inner_lr` overrides the config's step size."""
     raise NotImplementedError
@@ -47,6 +51,10 @@ class Experiment:
 
   def load_data(self):
     """Loads what training and evaluation need, so that bad data is refused before the run directory is touched."""
+
+  def data_summary(self):
+    """Lines of text about the data that is loaded."""
+    return []
 
   def data_fingerprint(self):
     """A text that tells the training data apart where the datasource alone does not; None where it does."""

@@ -79,7 +79,8 @@ class Method:
     return getattr(importlib.import_module(module), name)
 
 
-_STEPS = ("eval_updates",)
+_EXPORTED = ("export_bn_mode",)
+_STEPS = ("eval_updates", *_EXPORTED)
 # From the weakest to the strongest in the paper's figures, which is the order of legends and tables.
 METHODS = {
   method.name: method
@@ -116,7 +117,7 @@ METHODS = {
     ),
     Method(
       "protonet", "prototypical networks", "maml_tf.algorithms.prototypical:Prototypical", (CLASSIFICATION,),
-      shaped_by=("bn_mode",), defaults={"max_pool": True}, color="tab:cyan",
+      shaped_by=("bn_mode",), evaluated_with=_EXPORTED, defaults={"max_pool": True}, color="tab:cyan",
     ),
     Method(
       "oracle", "oracle", "maml_tf.algorithms.pretraining:Pretraining", (REGRESSION, POLICIES), shaped_by=_FINE_TUNED,

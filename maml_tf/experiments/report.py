@@ -61,7 +61,7 @@ class Report:
     if mean is None:
       return ""
     ci95 = None if row.ci95 is None else _at(row.ci95, step)
-    return f"{mean:.2f}       " if ci95 is None else f"{mean:.2f} ± {ci95:.2f}"
+    return f"{mean:.2f}       " if ci95 is None or ci95 != ci95 else f"{mean:.2f} ± {ci95:.2f}"
 
 
 def count_of(count, noun):

@@ -59,6 +59,8 @@ def _run(config, experiment, command, say, began):
     _require_checkpoint(directory)
   with _failures_explained():
     experiment.load_data()
+  for line in experiment.data_summary():
+    say(line)
   with directory.locked(), _failures_explained():
     initial = _prepare(config, initial, directory, command, say)
     learner = experiment.learner(initial)

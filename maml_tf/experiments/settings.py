@@ -238,6 +238,9 @@ _DESCRIBED = (
   Setting("export", True, "write the SavedModel of the result into the run directory", "run", bool, repeats=False),
   Setting("export_half", False, "keep its weights as float16, in half the space; it computes in float32 all the same",
           "run", bool, of_domain=True, repeats=False),
+  Setting("export_bn_mode", "support", "whose statistics normalise query examples in the SavedModel: support (one "
+          "example can be asked at a time) or transductive (as published)", "run", str,
+          choices=("support", "transductive"), of_domain=True, of_method=True, repeats=False),
   Setting("eval_tasks", 600, "tasks in the evaluation", "evaluation", check=at_least(1), repeats=False),
   Setting("eval_updates", 10, "most inner steps in the evaluation", "evaluation", check=at_least(0), of_method=True),
   Setting("eval_queries", 0, "query examples per task (sinusoid) or per class (images) in the evaluation; images: 0 "

@@ -66,6 +66,10 @@ class ConvNet(ExplicitModel):
       specs["dense/bias"] = WeightSpec((num_classes,), keras.initializers.Zeros())
     super().__init__(input_shape, specs, name=name)
 
+  @property
+  def has_statistics(self):
+    return self._norm == "batch_norm"
+
   def forward(self, weights, x, normalise):
     pool = layers.max_pool if self._max_pool else None
     for i in range(NUM_BLOCKS):

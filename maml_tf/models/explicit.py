@@ -31,12 +31,14 @@ class ExplicitModel(keras.Model):
 
   Attributes:
     fixed_variables: variables that no training changes, which an exported artefact has to carry.
+    has_statistics: whether it normalises by statistics of a batch, so that examples depend on one another.
     twice_differentiable: whether every operation is known to have a second derivative; False: it is looked for.
     layer_kinds: dict of layer name, as in the name scopes of a graph, -> name of its class; for errors.
     stopped_gradients: "refuse" or "keep", as of `from_keras`.
   """
 
   fixed_variables = ()
+  has_statistics = False
   twice_differentiable = False
   layer_kinds: ClassVar = {}
   stopped_gradients = "refuse"

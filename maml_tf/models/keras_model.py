@@ -75,7 +75,7 @@ class KerasModel(explicit.ExplicitModel):
       and owned.layer.trainable
       and re.search("/moving_(mean|variance)$", name)
     }
-    self._over_tasks = TaskMap()
+    self._over_tasks = TaskMap(unrolls=bool(keras_tree.lookup_tables(model)))
     self.keeps_values = not fresh
     if fresh is None:
       self.keeps_values = arrived_built and not keras_tree.is_as_drawn(self._named)
@@ -128,6 +128,10 @@ class KerasModel(explicit.ExplicitModel):
   def starting_weights(self, seed):
     """What training begins from: the model's own values where a user brought them (`keeps_values`), else fresh ones."""
     return self.initial_weights(None if self.keeps_values else seed)
+
+  @property
+  def has_statistics(self):
+    return bool(self._moving)
 
   def to_keras(self, weights, statistics=None):
     """Puts plain weights into the Keras model, and statistics into its moving ones; returns that model."""

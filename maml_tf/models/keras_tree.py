@@ -44,7 +44,9 @@ def lookup_tables(model):
     value
     for _, layer in walk(model)
     for value in vars(layer).values()
-    if isinstance(value, tf.lookup.experimental.MutableHashTable | tf.lookup.StaticHashTable)
+    if isinstance(
+      value, tf.lookup.experimental.MutableHashTable | tf.lookup.StaticHashTable | tf.lookup.StaticVocabularyTable
+    )
   ]
 
 
@@ -161,7 +163,10 @@ def _drawn_values(layer, originals, seeded):
   found, expected = ([tuple(v.shape) for v in variables] for variables in (_own_variables(twin), originals))
   if found != expected:
     raise ValueError(f"the copy has weights of shapes {found}, expected {expected}")
-  return [tf.cast(new.value, old.dtype) for new, old in zip(_own_variables(twin), originals, strict=True)]
+  return [
+    tf.cast(tf.convert_to_tensor(new.value), old.dtype)
+    for new, old in zip(_own_variables(twin), originals, strict=True)
+  ]
 
 
 def takes(function, argument):

@@ -44,6 +44,10 @@ class MLP(ExplicitModel):
         specs.update(norm_specs(norm, i, size_out))
     super().__init__(input_shape, specs, name=name)
 
+  @property
+  def has_statistics(self):
+    return self._norm == "batch_norm"
+
   def forward(self, weights, x, normalise):
     x = tf.reshape(x, tf.concat([tf.shape(x)[:2], [math.prod(self.example_shape)]], 0))
     for i in range(self._num_hidden):

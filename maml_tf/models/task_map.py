@@ -11,13 +11,21 @@ class TaskMap:
   """Applies a function of one task to all of them: vectorised where TensorFlow can, in a loop where not.
 
   Eagerly it is always a loop: to vectorise is to trace, which would happen anew at every call and take longer.
+
+  Args:
+    unrolls: whether the loop is unrolled where the number of tasks is known. TensorFlow cannot differentiate a loop
+      twice that looks something up in a table.
   """
 
-  def __init__(self):
+  def __init__(self, unrolls=False):
+    self._unrolls = unrolls
     self._loop_signatures = {}
 
   def __call__(self, function, elements, **settings):
     """`function` over the first axis of the nested `elements`; `settings` is what else its operations depend on."""
+    if self._unrolls and (num_tasks := tf.nest.flatten(elements)[0].shape[0]) is not None:
+      results = [function(tf.nest.map_structure(lambda e, t=task: e[t], elements)) for task in range(num_tasks)]
+      return tf.nest.map_structure(lambda *values: tf.stack(values), *results)
     key = self._key(elements, settings)
     if key not in self._loop_signatures:
       vectorises = not tf.executing_eagerly() and _can_vectorise(function, elements)

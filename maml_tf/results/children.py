@@ -52,6 +52,7 @@ class Child:
     if self.stopped_at is None:
       self.stopped_at = time.monotonic()
       self._process.terminate()
+      self._process.send_signal(signal.SIGCONT)  # one that was suspended would hear nothing
 
   def error(self):
     """What went wrong, in one line; None for one that ended well or was stopped."""

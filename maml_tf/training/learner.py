@@ -56,6 +56,7 @@ class SupervisedLearner(Learner):
     task_chunk: tasks that are computed at a time, for memory, in training and in evaluation; None: all of them. It
       divides `meta_batch_size`.
     stored_dtype: of the weights in the exported artefact; None: their own.
+    export_bn_mode: as `bn_mode` of `export.AdaptationModule`.
   """
 
   def __init__(
@@ -70,6 +71,7 @@ class SupervisedLearner(Learner):
     metadata=None,
     task_chunk=None,
     stored_dtype=None,
+    export_bn_mode="support",
   ):
     self.algorithm = completed(algorithm)
     self.train_tasks = train_tasks
@@ -79,7 +81,7 @@ class SupervisedLearner(Learner):
     self.eval_updates = eval_updates
     self.metadata = metadata or {}
     self.task_chunk = task_chunk
-    self.stored_dtype = stored_dtype
+    self.stored_dtype, self.export_bn_mode = stored_dtype, export_bn_mode
     self._initial_weights = initial_weights
 
   @property
@@ -113,5 +115,10 @@ class SupervisedLearner(Learner):
 
   def export_module(self, state):
     return export.AdaptationModule(
-      self.algorithm, state["weights"], self.eval_tasks.specs(), self.metadata, self.stored_dtype
+      self.algorithm,
+      state["weights"],
+      self.eval_tasks.specs(),
+      self.metadata,
+      self.stored_dtype,
+      self.export_bn_mode,
     )

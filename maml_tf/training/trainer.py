@@ -166,8 +166,7 @@ class Trainer:
     due = self._due(until, self.schedule.validate_every)
     self._at = Position(until, state, at.best, interval.advanced(means, count, seconds), due)
     bar.update(count)
-    # At most eightfold: the first iterations are slower than the others.
-    return max(1, min(8 * count, int(SECONDS_IN_GRAPH * count / seconds)))
+    return next_chunk(count, seconds)
 
   def _run(self, state, first, count, interval):
     if self._step is None:
@@ -315,6 +314,14 @@ class Trainer:
       f"the loss or its gradient became infinite or NaN {when}; {kept}. "
       "Smaller steps of the inner loop, or of the outer one, usually help"
     )
+
+
+def next_chunk(count, seconds):
+  """How many iterations to leave to the graph after `count` took so many seconds: about `SECONDS_IN_GRAPH` of them.
+
+  At most eightfold, since the first iterations are slower than the others.
+  """
+  return max(1, min(8 * count, int(SECONDS_IN_GRAPH * count / seconds)))
 
 
 def validation_score(means):

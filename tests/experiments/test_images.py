@@ -143,9 +143,23 @@ def test_evaluation_repeats_the_results_and_loads_no_other_classes(monkeypatch, 
 def test_evaluation_with_other_shots_finds_the_training(copied, data):
   said = []
   five = go(data, copied, said, train=False, update_batch_size=5, train_update_batch_size=1)
-  assert "after 60 iterations" in said[0]
+  assert "after 60 iterations" in said[1]
   assert list(five["results"]) == ["1", "5"]  # 5 shots leave 13 of the 18 images
   assert any("15 queries per class" in line and "left out: class val_0 has 18 images, 5 of" in line for line in said)
+
+
+def test_what_is_loaded_and_passed_over_is_said_and_is_no_other_run(copied, trained, data, tmp_path):
+  littered = pathlib.Path(shutil.copytree(data, tmp_path / "littered"))
+  for part in ("train", "val"):
+    for name in (".DS_Store", "Thumbs.db", "photo.heic"):
+      (littered / part / f"{part}_0" / name).write_bytes(b"no image that is read")
+  said = []
+  go(littered, copied, said, metatrain_iterations=ITERATIONS)
+  assert said[:2] == [
+    "folder train: 12 classes, 240 images; passed over 1 file of other kinds: 1 .heic",
+    "folder val: 4 classes, 72 images; passed over 1 file of other kinds: 1 .heic",
+  ]
+  assert f"already trained to iteration {ITERATIONS}" in said
 
 
 def test_a_run_that_dies_continues_to_the_same_bits(monkeypatch, data, trained, tmp_path):
@@ -160,11 +174,11 @@ def test_a_run_that_dies_continues_to_the_same_bits(monkeypatch, data, trained, 
     patch.setattr(images.ImageExperiment, "on_validation", die)
     go(data, tmp_path, metatrain_iterations=ITERATIONS)
   said = []
-  # Exporting and more queries only cost time here.
-  killed = go(data, tmp_path, said, metatrain_iterations=ITERATIONS, export=False, eval_queries=1)
+  # Other settings would be other metadata in the checkpoints.
+  killed = go(data, tmp_path, said, metatrain_iterations=ITERATIONS)
   assert "resuming from iteration 20" in said
   small_runs.assert_same_run(folder_of(tmp_path), folder_of(trained[1]), ITERATIONS)
-  assert killed["results"]["1"] == trained[0]["results"]["1"]
+  assert killed["results"] == trained[0]["results"]
 
 
 def test_init_from_evaluates(trained, data, tmp_path):

@@ -240,3 +240,38 @@ def test_metadata_is_readable_without_this_package(tmp_path):
   with np.load(tmp_path / "c.npz", allow_pickle=False) as archive:
     assert json.loads(str(archive["__metadata__"]))["iteration"] == 9
     assert archive["weights:layer/kernel"].shape == (2, 3)
+
+
+@pytest.mark.parametrize(("field", "value"), [
+  ("format_version", '"1"'), ("format_version", "NaN"), ("format_version", "true"), ("format_version", "[1]"),
+  ("iteration", '"7"'), ("iteration", "-1"), ("iteration", "1e400"), ("iteration", "null"), ("iteration", "9" * 30),
+  ("iteration", "9" * 5000), ("tensors", "{}"), ("tensors", "Infinity"),
+])  # fmt: skip
+def test_metadata_of_another_type_is_a_damaged_checkpoint(tmp_path, field, value):
+  path = tmp_path / "model7.npz"
+  fields = {"format_version": "1", "iteration": "7", "tensors": "1"} | {field: value}
+  text = "{" + ", ".join(f'"{n}": {v}' for n, v in fields.items()) + "}"
+  np.savez(path, __metadata__=np.array(text), w=np.zeros(2))
+  with pytest.raises(checkpoints.DamagedCheckpointError, match=r"model7\.npz: damaged checkpoint"):
+    checkpoints.read(path)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[]", "7", '"text"', ""])
+def test_metadata_that_is_no_table_is_a_damaged_checkpoint(tmp_path, text):
+  np.savez(tmp_path / "model7.npz", __metadata__=np.array(text), w=np.zeros(2))
+  with pytest.raises(checkpoints.DamagedCheckpointError):
+    checkpoints.read(tmp_path / "model7.npz")
+
+
+def test_a_pipe_in_the_place_of_a_checkpoint_is_damaged_and_not_waited_on(tmp_path):
+  os.mkfifo(tmp_path / "model7.npz")
+  with pytest.raises(checkpoints.DamagedCheckpointError, match="not a regular file"):
+    checkpoints.read(tmp_path / "model7.npz")
+
+
+def test_files_without_end_are_not_read_to_it(tmp_path):
+  path = tmp_path / "large"
+  path.write_bytes(b"x" * 11)
+  assert checkpoints.read_regular(path, limit=11) == b"x" * 11
+  with pytest.raises(OSError, match="larger"):
+    checkpoints.read_regular(path, limit=10)

@@ -1,13 +1,17 @@
 """CSV tables that survive a kill, and TensorBoard files."""
 
+import os
+
 import pytest
 import tensorflow as tf
 from matplotlib.figure import Figure
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+from tensorboard.compat.proto.event_pb2 import Event
 
 from maml_tf.errors import UserError
-from maml_tf.training.logging import CsvLog, TensorBoard
+from maml_tf.training.logging import CsvLog, TensorBoard, rewind_events
 
 
 @pytest.fixture
@@ -132,3 +136,81 @@ def test_a_file_in_the_place_of_the_event_folder_is_an_error_that_names_it(tmp_p
     board = TensorBoard(tmp_path / "events")
     board.scalars(1, {"loss": 1.0}, "train")
     board.flush()
+
+
+def written_twice(folder, iteration):
+  """Event files of a run that was killed after iteration 5, when it had gone on from `iteration`."""
+  for first, last in ((0, 5), (iteration, 7)):
+    rewind_events(folder, first)
+    board = TensorBoard(folder)
+    board.hyperparameters({"seed": 3})
+    board.scalars(first, {"seconds": 1.5}, "compile")
+    for i in range(first + 1, last + 1):
+      board.scalars(i, {"loss": 10.0 * first + i}, "train")
+      board.figure(i, "episode", Figure(figsize=(1, 1)))
+    board.close()
+
+
+@pytest.mark.parametrize("iteration", [0, 3])
+def test_after_a_resume_tensorboard_shows_each_step_once(tmp_path, iteration):
+  written_twice(tmp_path, iteration)
+  shown = EventAccumulator(str(tmp_path), size_guidance={"tensors": 0}, purge_orphaned_data=False).Reload()
+  multiplexer = EventMultiplexer(tensor_size_guidance={"scalars": 0, "images": 0}).AddRunsFromDirectory(str(tmp_path))
+  multiplexer.Reload()
+  for tensors in (shown.Tensors, lambda tag: multiplexer.Tensors(".", tag)):
+    losses = {event.step: float(tf.make_ndarray(event.tensor_proto)) for event in tensors("train/loss")}
+    assert [event.step for event in tensors("train/loss")] == [1, 2, 3, 4, 5, 6, 7]
+    assert losses[5] == 10.0 * iteration + 5
+    assert [event.step for event in tensors("episode")] == [1, 2, 3, 4, 5, 6, 7]
+    assert [event.step for event in tensors("compile/seconds")] == sorted({0, iteration})
+  raw = [r for path in sorted(tmp_path.iterdir()) for r in tf.data.TFRecordDataset(str(path)).as_numpy_iterator()]
+  tags = [value.tag for record in raw for value in Event.FromString(record).summary.value]
+  assert tags.count("_hparams_/session_start_info") == 1
+
+
+def test_half_a_record_at_the_end_of_an_event_file_goes(tmp_path):
+  board = TensorBoard(tmp_path)
+  board.scalars(1, {"loss": 1.0}, "train")
+  board.close()
+  (path,) = tmp_path.iterdir()
+  whole = path.read_bytes()
+  path.write_bytes(whole + b"\x18\x00\x00\x00 half")
+  rewind_events(tmp_path, 1)
+  assert path.read_bytes() == whole
+  assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_is_no_event_file_is_left_alone(tmp_path):
+  rewind_events(tmp_path / "none", 3)
+  (tmp_path / "notes.txt").write_text("mine")
+  os.mkfifo(tmp_path / "events.out.tfevents.pipe")
+  rewind_events(tmp_path, 3)
+  assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("content", [
+  "iteration,loss\n10,nan\n20,inf\n1e400,1\n" + "9" * 5000 + ",2\n-10,3\ntrue,4\n",
+  'iteration,loss\n10,nan\n20,inf\n30,"never closed\n',
+])  # fmt: skip
+def test_cells_of_another_kind_or_without_end_are_no_rows(path, content):
+  path.write_text(content)
+  log = CsvLog(path)
+  log.rewind(20)
+  log.write(30, {"loss": 1.0, "other": 2.0})
+  log.close()
+  assert path.read_text() == "iteration,loss,other\n10,nan,\n20,inf,\n30,1,2\n"
+
+
+def test_a_cell_without_end_begins_the_table_anew(path):
+  path.write_text("iteration,loss\n10," + "7" * 200_000 + "\n")
+  log = CsvLog(path)
+  log.rewind(20)
+  log.write(30, {"loss": 1.0, "other": 2.0})
+  log.close()
+  assert path.read_text().splitlines()[-1] == "30,1,2"
+
+
+def test_a_pipe_in_its_place_is_an_error_and_not_waited_on(path):
+  os.mkfifo(path)
+  with pytest.raises(UserError, match="not a regular file"):
+    CsvLog(path).rewind(3)

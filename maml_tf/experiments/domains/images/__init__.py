@@ -98,9 +98,9 @@ DOMAIN = Domain(
   kind="classification",
   datasources=tuple(RECIPES),
   settings=frozenset({
-    "num_classes", "meta_batch_size", "update_batch_size", "train_update_batch_size", "norm", "num_filters", "conv",
-    "max_pool", "init_stddev", "split", "loss_reduction", "bn_mode", "task_chunk", "checkpoint_inner_steps",
-    "mixed_precision", "export_half", "eval_queries", "jit_compile", "image_size",
+    "num_classes", "update_batch_size", "train_update_batch_size", "norm", "num_filters", "conv", "max_pool",
+    "init_stddev", "split", "loss_reduction", "bn_mode", "task_chunk", "checkpoint_inner_steps", "mixed_precision",
+    "export_half", "export_bn_mode", "eval_queries", "jit_compile", "image_size", "meta_batch_size",
   }),
   defaults=defaults,
   check=check,

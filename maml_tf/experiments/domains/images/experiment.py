@@ -40,6 +40,9 @@ class ImageExperiment(Experiment):
       self._validation_tasks()
     self._possible_queries()
 
+  def data_summary(self):
+    return [f"{self.config.datasource} {part}: {bank.summary()}" for part, bank in self._banks.items()]
+
   def data_fingerprint(self):
     return self.data_set.fingerprint(self.config.data_dir)
 
@@ -57,11 +60,16 @@ class ImageExperiment(Experiment):
       metadata={"config": config.portable()},
       task_chunk=config.task_chunk or None,
       stored_dtype=tf.float16 if config.export_half else None,
+      export_bn_mode=config.export_bn_mode,
     )
 
   def algorithm(self, inner_lr):
     """MAML or a relative with that step size."""
     return make_algorithm(self.config, self.model, "crossentropy", inner_lr)
+
+  def example_specs(self):
+    x, y = tf.TensorSpec([None, *self.model.example_shape]), tf.TensorSpec([None], tf.int32)
+    return tasks.TaskBatch(x, y, x, y)
 
   def on_validation(self):
     """A callback that draws an episode of validation classes into TensorBoard, at every fifth validation and the last.

@@ -42,11 +42,15 @@ class SinusoidExperiment(Experiment):
       metadata={"config": config.portable()},
       task_chunk=config.task_chunk or None,
       stored_dtype=tf.float16 if config.export_half else None,
+      export_bn_mode=config.export_bn_mode,
     )
 
   def algorithm(self, inner_lr):
     """The method's, on the squared error."""
     return make_algorithm(self.config, self.model, "mse", inner_lr)
+
+  def example_specs(self):
+    return self._tasks(1, 1).specs()
 
   def on_validation(self):
     """A callback that draws fits on held-out sine waves into TensorBoard, at every third validation and the last."""
