@@ -35,6 +35,12 @@ class UpdateProcedure(Algorithm):
   def fixed_variables(self):
     return self.algorithm.fixed_variables
 
+  def exported(self, bn_mode):
+    return UpdateProcedure(self.algorithm.exported(bn_mode), self.steps, self.reduction, self.inner_batch)
+
+  def shares_statistics(self):
+    return self.algorithm.shares_statistics()
+
   def adapt(self, weights, support_x, support_y, num_updates=None, seed=None):
     """The weights after `num_updates` (None: `steps`) steps."""
     num_updates = self.steps if num_updates is None else num_updates

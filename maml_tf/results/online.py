@@ -9,7 +9,7 @@ from maml_tf.results.files import rows_until
 from maml_tf.results.runs import evaluations_in, of_one_training, portable, record_of, shared, training
 
 LAST_TASKS = 10
-OF_A_RUN = ("command", "commit", "wall_seconds", "versions", "hardware", "results")
+OF_A_RUN = ("command", "commit", "wall_seconds", "versions", "hardware")
 METRICS = {
   "rainbow_mnist": "of the last 10 tasks: median number of images until the threshold, not reached counts as all; "
   "mean accuracy on held-out images after some numbers of images; mean loss with all of them",
@@ -60,14 +60,20 @@ def read_run(folder, root):
   return {
     "shared": shared(config),
     "seed": config.seed,
+    **{name: found[name] for name in OF_A_RUN},
+    "results": _kept(found["results"]),
     "iterations": iterations,
     "of_iterations": config.iterations,
-    **{name: found[name] for name in OF_A_RUN},
     **training(folder, config, iterations, rows, root),
     # Time of a round: it must not grow with the rounds (beyond what the data of a task itself costs).
     "seconds_of_a_round": [round(row["step_seconds"], 4) for row in rows[:: math.ceil(len(rows) / 100)]],
     "config": portable(record_of(folder)),
   }
+
+
+def _kept(results):
+  """Without what each of thousands of quadratics cost: the regret says it."""
+  return {name: values for name, values in results.items() if name != "loss" or "regret" not in results}
 
 
 def last_tasks(results):

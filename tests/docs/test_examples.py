@@ -59,11 +59,19 @@ def policies_gain_by_a_step(out):
   assert after("return at 0.8, after", out)[0] > after("return at 0.8, before", out)[0] + 1
 
 
+def later_tasks_are_learned_better(out):
+  """And the regret of FTML hardly grows."""
+  assert after("mean loss of the last four tasks", out)[0] < 0.7 * after("mean loss of the first four tasks", out)[0]
+  earlier, later = re.search(r"regret of ftml: ([\d.]+) after 1,000 tasks, ([\d.]+)", out).groups()
+  assert 0 < float(later) - float(earlier) < 1
+
+
 # What a page's output has to show, apart from there being no error.
 EXPECTED = {
   "README.md": adapting_brings_the_predictions_nearer,
   "docs/using_initialisations.md": adapting_brings_the_predictions_nearer,
   "docs/library.md": the_model_of_ones_own_learns_lines,
+  "docs/online.md": later_tasks_are_learned_better,
   "docs/environments.md": policies_gain_by_a_step,
 }
 
