@@ -15,6 +15,7 @@ REGRESSION, CLASSIFICATION, POLICIES, ONLINE = "regression", "classification", "
 
 _INNER_LOOP = ("update_lr", "num_updates", "loss_reduction", "bn_mode", "mixed_precision")
 _SECOND_ORDER = ("stop_grad", "checkpoint_inner_steps")
+_SCHEDULE = ("meta_lr_schedule", "schedule_iterations")
 _FINE_TUNED = ("loss_reduction", "bn_mode")
 _GRADIENT_STEPS = ("update_lr", "grad_steps")
 
@@ -33,6 +34,7 @@ class Method:
     evaluated_with: settings that count in its evaluation only.
     flag: "learner" or "baseline".
     defaults: what it has in place of a domain's defaults, where the domain has the setting.
+    defaults_of_kind: likewise, by the kind of the domain.
     keeps_averages: whether it can normalise by averages over training (`--bn_mode=running`).
     hashed: what a run's hash has beside its settings.
     color: in figures.
@@ -46,6 +48,7 @@ class Method:
   evaluated_with: tuple = ()
   flag: str = "learner"
   defaults: Mapping = dataclasses.field(default_factory=dict)
+  defaults_of_kind: Mapping = dataclasses.field(default_factory=dict)
   keeps_averages: bool = False
   hashed: Mapping = dataclasses.field(default_factory=dict)
   color: str = "tab:brown"
@@ -91,6 +94,11 @@ METHODS = {
       evaluated_with=("update_lr", *_STEPS), flag="baseline", color="tab:gray",
     ),
     Method(
+      "average", "averaged regressors", "maml_tf.algorithms.averaging:Averaging", (REGRESSION,),
+      shaped_by=(*_FINE_TUNED, "num_regressors", "regulariser", "regulariser_strength"),
+      evaluated_with=("update_lr", *_STEPS), flag="baseline", defaults={"meta_batch_size": 500}, color="rosybrown",
+    ),
+    Method(
       "pretrain", "pretrained on all tasks", "maml_tf.algorithms.pretraining:Pretraining", (REGRESSION, POLICIES),
       shaped_by=_FINE_TUNED, evaluated_with=("update_lr", *_STEPS), flag="baseline", color="tab:red",
     ),
@@ -98,6 +106,11 @@ METHODS = {
       "maml", "MAML", "maml_tf.algorithms.maml:MAML", (REGRESSION, CLASSIFICATION, POLICIES),
       shaped_by=(*_INNER_LOOP, *_SECOND_ORDER, "inner"), evaluated_with=("train_update_lr", *_STEPS), color="tab:blue",
       keeps_averages=True,
+    ),
+    Method(
+      "context", "context vector", "maml_tf.algorithms.context:Context", (REGRESSION, CLASSIFICATION),
+      shaped_by=(*_INNER_LOOP, *_SECOND_ORDER, "context_size"), evaluated_with=("train_update_lr", *_STEPS),
+      color="goldenrod", keeps_averages=True,
     ),
     Method(
       "anil", "ANIL", "maml_tf.algorithms.anil:ANIL", (REGRESSION, CLASSIFICATION),
@@ -111,9 +124,42 @@ METHODS = {
     ),
     # First order by nature; its runs are older than that it has no such setting.
     Method(
-      "reptile", "Reptile", "maml_tf.algorithms.reptile:Reptile", (REGRESSION, CLASSIFICATION), shaped_by=_INNER_LOOP,
-      evaluated_with=("train_update_lr", *_STEPS), hashed={"stop_grad": False}, color="tab:orange",
+      "reptile", "Reptile", "maml_tf.algorithms.reptile:Reptile", (REGRESSION, CLASSIFICATION),
+      shaped_by=(*_INNER_LOOP, *_SCHEDULE), evaluated_with=("train_update_lr", *_STEPS),
+      hashed={"stop_grad": False}, color="tab:orange", keeps_averages=True,
+    ),
+    Method(
+      "fomaml", "first-order MAML", "maml_tf.algorithms.fomaml:FirstOrderMAML", (REGRESSION, CLASSIFICATION),
+      shaped_by=_INNER_LOOP, evaluated_with=("train_update_lr", *_STEPS), color="tab:olive", keeps_averages=True,
+    ),
+    Method(
+      "boil", "BOIL", "maml_tf.algorithms.boil:BOIL", (REGRESSION, CLASSIFICATION),
+      shaped_by=(*_INNER_LOOP, *_SECOND_ORDER), evaluated_with=("train_update_lr", *_STEPS), color="darkgreen",
       keeps_averages=True,
+    ),
+    # Rajeswaran et al. 2019, appendix: 16 steps of 0.1 on the mean loss.
+    Method(
+      "imaml", "implicit MAML", "maml_tf.algorithms.imaml:ImplicitMAML", (REGRESSION, CLASSIFICATION),
+      shaped_by=(*_INNER_LOOP, "proximal_weight", "cg_iterations"), evaluated_with=("train_update_lr", *_STEPS),
+      defaults={"num_updates": 16, "eval_updates": 16, "loss_reduction": "mean"},
+      defaults_of_kind={CLASSIFICATION: {"update_lr": 0.1}}, color="navy", keeps_averages=True,
+    ),
+    # Antoniou et al. 2019: 100 epochs of 500 iterations; 15 of them with the losses of all steps, 50 first order.
+    Method(
+      "mamlpp", "MAML++", "maml_tf.algorithms.mamlpp:MAMLPlusPlus", (REGRESSION, CLASSIFICATION),
+      shaped_by=(*_INNER_LOOP, "multi_step_iterations", "first_order_iterations", *_SCHEDULE),
+      evaluated_with=_STEPS,
+      defaults={"num_updates": 5, "loss_reduction": "mean", "meta_lr_schedule": "cosine", "jit_compile": False},
+      defaults_of_kind={CLASSIFICATION: {"metatrain_iterations": 50000}}, color="deeppink", keeps_averages=True,
+    ),
+    Method(
+      "siamese", "siamese networks", "maml_tf.algorithms.siamese:Siamese", (CLASSIFICATION,),
+      shaped_by=("bn_mode",), evaluated_with=_EXPORTED, defaults={"max_pool": True}, color="tan",
+    ),
+    Method(
+      "matching", "matching networks", "maml_tf.algorithms.matching:Matching", (CLASSIFICATION,),
+      shaped_by=("bn_mode", "attention_scale", "full_context", "attention_steps"), evaluated_with=_EXPORTED,
+      defaults={"max_pool": True}, color="teal",
     ),
     Method(
       "protonet", "prototypical networks", "maml_tf.algorithms.prototypical:Prototypical", (CLASSIFICATION,),

@@ -138,6 +138,18 @@ def _only_adam(config):
   return "--outer=vpg or ppo" if config.applies("outer") and config.outer == "trpo" else None
 
 
+def _only_scheduled(config):
+  return "--meta_lr_schedule=linear or cosine" if config.meta_lr_schedule == "constant" else None
+
+
+def _only_full_context(config):
+  return None if config.full_context else "--full_context"
+
+
+def _only_regularised(config):
+  return "--regulariser=l2 or mean" if config.regulariser == "none" else None
+
+
 def _bfloat16(value):
   import tensorflow as tf
 
@@ -273,6 +285,35 @@ _DESCRIBED = (
   Setting("validate_every", 1000, "iterations between validations", "training", check=at_least(1)),
   Setting("checkpoint_every", 1000, "iterations between checkpoints", "training", check=at_least(1)),
   Setting("validation_tasks", 600, "tasks of a validation", "training", check=at_least(1)),
+  # These came with the other learners.
+  Setting("meta_lr_schedule", "constant", "how the meta-step size falls: linear, to 0; cosine, to a hundredth",
+          "training", str, choices=("constant", "linear", "cosine"), of_method=True, hashed=True, unless="constant"),
+  Setting("schedule_iterations", 50000, "meta-iterations over which it falls", "training", check=at_least(1),
+          of_method=True, hashed=True, when=_only_scheduled),
+  Setting("proximal_weight", 2.0, "lambda of implicit MAML, which holds adapted weights near the initialisation",
+          "method", float, _rate, of_method=True, argument="proximal_weight", hashed=True),
+  Setting("cg_iterations", 5, "conjugate-gradient iterations of implicit MAML", "method", check=at_least(1),
+          of_method=True, argument="cg_iterations", hashed=True),
+  Setting("multi_step_iterations", 7500, "meta-iterations over which the losses after earlier steps fade; 0: the last "
+          "step's alone", "method", check=at_least(0), of_method=True, argument="multi_step_iterations", hashed=True),
+  Setting("first_order_iterations", 25000, "meta-iterations before second derivatives are taken", "method",
+          check=at_least(0), of_method=True, argument="first_order_iterations", hashed=True),
+  Setting("attention_scale", 10.0, "what matching networks multiply cosines by; the paper's is 1", "method", float,
+          _rate, of_method=True, argument="attention_scale", hashed=True),
+  Setting("full_context", False, "matching networks: embed examples in the context of the support set", "method", bool,
+          of_method=True, argument="full_context", hashed=True,
+          shown=(65, lambda c: "fce" if c.full_context else None)),
+  Setting("attention_steps", 3, "readings of the support set for each query, with full context", "method",
+          check=at_least(1), of_method=True, argument="attention_steps", hashed=True, when=_only_full_context),
+  Setting("context_size", 10, "free parameters joined to the input, of a context vector", "method", check=at_least(1),
+          of_method=True, argument="context_size", hashed=True),
+  Setting("num_regressors", 500, "separate regressors whose parameters are averaged, each with a task of its own",
+          "method", check=at_least(1), of_method=True, argument="num_regressors", hashed=True),
+  Setting("regulariser", "none", "of the regressors: l2, or mean (towards the mean of all of them)", "method", str,
+          choices=("none", "l2", "mean"), of_method=True, argument="regulariser", hashed=True,
+          shown=(66, lambda c: None if c.regulariser == "none" else f"reg{c.regulariser}")),
+  Setting("regulariser_strength", 0.001, "what the regulariser is multiplied by", "method", float, _rate,
+          of_method=True, argument="regulariser_strength", hashed=True, when=_only_regularised),
   # Online meta-learning.
   Setting("num_tasks", 56, "tasks of the stream, those of a warm start included", "stream", check=at_least(1),
           of_domain=True, hashed=True, shown=(15, lambda c: f"tasks_{c.num_tasks}")),
