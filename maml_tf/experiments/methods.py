@@ -11,12 +11,13 @@ from collections.abc import Mapping
 
 from maml_tf.errors import UserError
 
-REGRESSION, CLASSIFICATION, POLICIES = "regression", "classification", "policies"
+REGRESSION, CLASSIFICATION, POLICIES, ONLINE = "regression", "classification", "policies", "online"
 
 _INNER_LOOP = ("update_lr", "num_updates", "loss_reduction", "bn_mode", "mixed_precision")
 _SECOND_ORDER = ("stop_grad", "checkpoint_inner_steps")
 _SCHEDULE = ("meta_lr_schedule", "schedule_iterations")
 _FINE_TUNED = ("loss_reduction", "bn_mode")
+_GRADIENT_STEPS = ("update_lr", "grad_steps")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,6 +169,22 @@ METHODS = {
       "oracle", "oracle", "maml_tf.algorithms.pretraining:Pretraining", (REGRESSION, POLICIES), shaped_by=_FINE_TUNED,
       evaluated_with=("update_lr", *_STEPS), flag="baseline", color="black",
     ),
+    # Online (`online.strategies`): what is done with the tasks of a stream. The inner loop is MAML's; without
+    # `num_updates` there is none in the meta-update.
+    Method(
+      "scratch", "from scratch", "maml_tf.algorithms.maml:MAML", (ONLINE,), shaped_by=_GRADIENT_STEPS,
+      color="tab:gray",
+    ),
+    Method("toe", "train on everything", "maml_tf.algorithms.maml:MAML", (ONLINE,), color="tab:red"),
+    Method("ftl", "FTL", "maml_tf.algorithms.maml:MAML", (ONLINE,), shaped_by=_GRADIENT_STEPS, color="tab:orange"),
+    Method(
+      "ftml_head", "FTML, last layer", "maml_tf.algorithms.anil:ANIL", (ONLINE,),
+      shaped_by=(*_GRADIENT_STEPS, "num_updates", *_SECOND_ORDER), color="tab:green",
+    ),
+    Method(
+      "ftml", "FTML", "maml_tf.algorithms.maml:MAML", (ONLINE,),
+      shaped_by=(*_GRADIENT_STEPS, "num_updates", *_SECOND_ORDER), color="tab:blue",
+    ),
   )
 }  # fmt: skip
 NO_BASELINE = "None"
@@ -192,7 +209,7 @@ def names(flag, kind=None):
   there = [m.name for m in METHODS.values() if m.flag == flag and (kind is None or kind in m.kinds)]
   if flag == "baseline":
     return [NO_BASELINE, *there]
-  return there if kind == POLICIES else [*there, "module:Class"]
+  return there if kind in (POLICIES, ONLINE) else [*there, "module:Class"]
 
 
 def in_order(names_of_methods):

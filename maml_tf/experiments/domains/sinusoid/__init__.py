@@ -49,7 +49,7 @@ DOMAIN = Domain(
   settings=frozenset({
     "pretrain_iterations", "update_batch_size", "train_update_batch_size", "norm", "init_stddev", "bn_mode",
     "task_chunk", "checkpoint_inner_steps", "mixed_precision", "export_half", "export_bn_mode", "eval_queries",
-    "jit_compile",
+    "jit_compile", "meta_batch_size",
   }),
   defaults=defaults,
   check=check,
