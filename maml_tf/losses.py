@@ -39,6 +39,18 @@ def crossentropy(labels, outputs):
   return tf.where((labels >= 0) & (labels < classes), loss, tf.constant(float("nan"), outputs.dtype))
 
 
+@functools.lru_cache(maxsize=64)
+def smoothed_crossentropy(smoothing):
+  """The cross-entropy with a share of every label spread over all classes: `loss(labels, outputs)`, integer labels."""
+
+  def loss(labels, outputs):
+    classes = outputs.shape[-1]
+    spread = tf.one_hot(class_labels(labels, outputs), classes, dtype=outputs.dtype)
+    return crossentropy(spread * (1 - smoothing) + smoothing / classes, outputs)
+
+  return loss
+
+
 def class_labels(labels, outputs):
   """Labels [..., n], or class probabilities like the outputs, without an axis of one that Keras would take away too.
 

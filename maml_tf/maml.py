@@ -250,7 +250,7 @@ class LearnedStepSizes:
     for name in names:
       shape = weights[name].shape if self.per == "element" else []
       shape = shape if self.num_steps is None else [self.num_steps, *shape]
-      values[name] = tf.fill(shape, tf.cast(self.initial, weights[name].dtype))
+      values[name] = tf.fill(shape, as_rate(self.initial, weights[name].dtype))
     return values
 
   def rates(self, values):

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from maml_tf import tracing
+from maml_tf.tasks.base import as_tensors
 
 
 class MetaGradients(NamedTuple):
@@ -91,11 +92,6 @@ def gradients(tape, target, weights):
       "it must be computed from model.apply(weights, ...) with differentiable operations"
     )
   return {n: tf.zeros_like(weights[n]) if g is None else g for n, g in found.items()}
-
-
-def as_tensors(batch):
-  """A `TaskBatch`, or another nest, of tensors, from one of whatever converts to them."""
-  return tf.nest.map_structure(lambda field: field if field is None else tf.convert_to_tensor(field), batch)
 
 
 def num_tasks_of(x):

@@ -25,7 +25,9 @@ def main_of(function, usage):
       return 0
     function(arguments)
   except UserError as error:
-    print(f"{name}: {error}", file=sys.stderr)
+    from maml_tf.experiments.config import in_flags
+
+    print(f"{name}: {in_flags(str(error))}", file=sys.stderr)
     return 1
   except OSError as error:
     print(f"{name}: {error.filename or 'input or output'}: {error.strerror or error}", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 python scripts/figures.py sinusoid --logdir=logs --output=results/figures
 python scripts/figures.py images --output=results/figures   # learning curves
+python scripts/figures.py online --output=results/figures   # streams of tasks, by task; and regret
 python scripts/figures.py rl --output=results/figures       # returns against steps, and 2D paths of pretrained/point
 """
 
@@ -16,7 +17,7 @@ from maml_tf.results import figures
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("logdir", "logs", "folder of the run directories; sinusoid")
-flags.DEFINE_string("results", "results", "folder of the results files; images and rl")
+flags.DEFINE_string("results", "results", "folder of the results files; images, online and rl")
 flags.DEFINE_string("output", "results/figures", "folder to write to")
 flags.DEFINE_integer("seed", 0, "seed of the runs to draw; sinusoid")
 
@@ -37,12 +38,17 @@ def images():
   return figures.images(FLAGS.results)
 
 
+def online():
+  import_tensorflow()
+  return figures.online(FLAGS.results)
+
+
 def rl():
   import_tensorflow()
   return figures.policies(FLAGS.results, POINT if POINT.is_dir() else None, FLAGS.seed)
 
 
-FIGURES = {"sinusoid": sinusoid, "images": images, "rl": rl}
+FIGURES = {"sinusoid": sinusoid, "images": images, "online": online, "rl": rl}
 
 
 def draw(arguments):

@@ -51,6 +51,16 @@ def script():
   return module
 
 
+@pytest.fixture(scope="session")
+def without_tensorflow(tmp_path_factory):
+  """An environment in which importing TensorFlow, Keras or NumPy is a traceback: seconds depend on the machine."""
+  folder = tmp_path_factory.mktemp("slow")
+  for name in ("tensorflow", "keras", "numpy"):
+    (folder / f"{name}.py").write_text("raise AssertionError(__name__)")
+  paths = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
+  return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+
+
 @pytest.fixture
 def float64():
   """Keras variables and initial weights in float64, for finite differences."""

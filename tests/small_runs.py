@@ -36,7 +36,7 @@ def arrays(path):
     return {name: archive[name] for name in archive.files}
 
 
-def rows(path, without=("step_seconds",)):
+def rows(path, without=("step_seconds", "rollout_seconds")):
   with open(path, newline="", encoding="utf-8") as file:
     return [{k: v for k, v in row.items() if k not in without} for row in csv.DictReader(file)]
 

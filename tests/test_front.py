@@ -231,7 +231,7 @@ def test_an_interrupt_keeps_what_was_reached():
   ({"callbacks": [3]}, ValueError, "fit(callbacks=...): expected functions or Keras callbacks, got 3"),
   ({"tasks": tasks.Sinusoid(5, 5)}, ValueError, "fit(tasks=...): "),
   ({"validation_tasks": tasks.Sinusoid(5, 5)}, ValueError, "fit(validation_tasks=...): "),
-], ids=str)  # fmt: skip
+], ids=lambda value: "-".join(value) if isinstance(value, dict) else None)  # fmt: skip
 def test_what_does_not_fit_is_refused_before_training(change, error, message):
   with pytest.raises(error) as raised:
     make().fit(**{"tasks": distribution(), "iterations": 2} | change)

@@ -52,7 +52,7 @@ def refuse_dropped_derivatives(maml, weights, rates, batch):
   if key in maml.found_twice_differentiable:
     return
   names = set().union(*(rates if isinstance(rates, list) else [rates]))
-  specs = {name: tf.TensorSpec(weights[name].shape, weights[name].dtype) for name in model.weight_shapes}
+  specs = {name: tf.TensorSpec(weight.shape, weight.dtype) for name, weight in weights.items()}
   adapted = {name: spec for name, spec in specs.items() if name in names}
   fixed = {name: spec for name, spec in specs.items() if name not in names}
 

@@ -3,6 +3,8 @@
 import copy
 import math
 import numbers
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -21,32 +23,34 @@ RUNNING_MOMENTUM = 0.99  # as in Keras' BatchNormalization
 class MetaParameters(NamedTuple):
   """What MAML meta-learns, by kind; each a dict of name -> tensor.
 
-  Optimisers, checkpoints and artefacts know one flat dict. There, the names of the last two begin with `inner_lr/` and
-  `statistics/`; only `of` and `flat` know that.
+  Optimisers, checkpoints and artefacts know one flat dict. There, the names of all but the model's weights begin with
+  `inner_lr/`, `statistics/` and `training/`; only `of` and `flat` know that.
 
   Attributes:
     model: the network's weights.
     step_sizes: learned step sizes, by the weight that they are for.
     statistics: of the normalisation: running ones, or those of a support set.
+    training: what training alone needs and adapting ignores, such as a count of meta-iterations.
   """
 
   model: dict
   step_sizes: dict
   statistics: dict
+  training: Mapping = MappingProxyType({})
 
   @classmethod
   def of(cls, weights):
     """From a flat dict."""
-    kinds = {"": {}, "inner_lr/": {}, "statistics/": {}}
+    kinds = {"inner_lr/": {}, "statistics/": {}, "training/": {}, "": {}}  # every name begins with the last
     for name, value in weights.items():
-      prefix = next((p for p in ("inner_lr/", "statistics/") if name.startswith(p)), "")
+      prefix = next(p for p in kinds if name.startswith(p))
       kinds[prefix][name.removeprefix(prefix)] = value
-    return cls(*kinds.values())
+    return cls(kinds.pop(""), *kinds.values())
 
   def flat(self):
     """One dict of all."""
-    prefixed = {f"inner_lr/{n}": v for n, v in self.step_sizes.items()}
-    return self.model | prefixed | {f"statistics/{n}": v for n, v in self.statistics.items()}
+    others = {"inner_lr": self.step_sizes, "statistics": self.statistics, "training": self.training}
+    return self.model | {f"{kind}/{n}": v for kind, values in others.items() for n, v in values.items()}
 
 
 def with_bn_mode(algorithm, bn_mode):
@@ -149,8 +153,8 @@ class MAML(Algorithm):
     num_updates = self.num_updates if num_updates is None else num_updates
     _check_updates(num_updates)
     support_x, support_y = over_tasks.as_tensors((support_x, support_y))
-    loss_fn = self._support_loss(support_x, support_y)
     start, rates = self._start(weights, support_x)
+    loss_fn = self._support_loss(start, support_x, support_y)
     steps = inner_loop.adapt(loss_fn, start, rates, num_updates, self.first_order)
     return [self._give_task_axis(self._with_statistics(step, support_x), support_x) for step in steps]
 
@@ -160,7 +164,7 @@ class MAML(Algorithm):
     _check_updates(num_updates)
     support_x, support_y = over_tasks.as_tensors((support_x, support_y))
     start, rates = self._start(weights, support_x)
-    adapted = inner_loop.adapt_final(self._support_loss(support_x, support_y), start, rates, num_updates)
+    adapted = inner_loop.adapt_final(self._support_loss(start, support_x, support_y), start, rates, num_updates)
     return self._give_task_axis(self._with_statistics(adapted, support_x), support_x)
 
   @tracing.as_it_stands
@@ -223,7 +227,7 @@ class MAML(Algorithm):
     _check_updates(num_updates)
     batch = over_tasks.as_tensors(batch)
     start, rates = self._start(weights, batch.support_x)
-    support_loss = self._support_loss(batch.support_x, batch.support_y, batch.support_mask)
+    support_loss = self._support_loss(start, batch.support_x, batch.support_y, batch.support_mask)
     names = ["loss", *losses.accuracy_names(self.loss)]
     dtype = next(iter(start.values())).dtype
 
@@ -269,8 +273,8 @@ class MAML(Algorithm):
 
   def _adapt_for_training(self, weights, batch):
     """The weights after the last step, and the losses [T] before each, a list."""
-    support_loss = self._support_loss(batch.support_x, batch.support_y, batch.support_mask)
     start, rates = self._start(weights, batch.support_x)
+    support_loss = self._support_loss(start, batch.support_x, batch.support_y, batch.support_mask)
     if self.num_updates and not self.first_order:
       checks.refuse_dropped_derivatives(self, MetaParameters.of(weights).model, rates, batch)
     arguments = support_loss, start, rates, self.num_updates, self.first_order
@@ -309,7 +313,9 @@ class MAML(Algorithm):
     results = self.model.apply_with_penalty(narrow, x, statistics)
     return tf.nest.map_structure(lambda t: t if t is None else tf.cast(t, dtype), results)
 
-  def _support_loss(self, x, y, mask=None):
+  def _support_loss(self, start, x, y, mask=None):
+    """Weights -> the loss [T] that the inner loop descends from `start` on: here the same, wherever it starts."""
+    del start
     y = over_tasks.as_tensors(y)
 
     def loss_fn(weights):

@@ -10,6 +10,8 @@ from maml_tf.experiments.settings import SETTINGS
 CPU_FLAGS = ("avx512_bf16", "amx_bf16")  # what the Linux kernel calls bfloat16 arithmetic on x86
 GPU_CAPABILITY = (8, 0)  # NVIDIA: since Ampere
 
+LEAST_META_LR = 0.01  # of the first: AntreasAntoniou/HowToTrainYourMAMLPytorch, from 1e-3 to 1e-5
+
 
 def make_algorithm(config, model, loss, inner_lr):
   """The method's class on a model, with the settings that it has.
@@ -36,6 +38,18 @@ def make_algorithm(config, model, loss, inner_lr):
   if "inner_lr" in arguments:
     arguments["inner_lr"] = inner_lr
   return config.description.load()(model, loss, **arguments)
+
+
+def meta_lr(config):
+  """The step size of the meta-optimiser, or its schedule, as `training.optimizers` take either."""
+  if not config.applies("meta_lr_schedule") or config.meta_lr_schedule == "constant":
+    return config.meta_lr
+  import keras
+
+  schedules, iterations = keras.optimizers.schedules, config.schedule_iterations
+  if config.meta_lr_schedule == "linear":
+    return schedules.PolynomialDecay(config.meta_lr, iterations, end_learning_rate=0.0)
+  return schedules.CosineDecay(config.meta_lr, iterations, alpha=LEAST_META_LR)
 
 
 def check_bfloat16():

@@ -152,7 +152,7 @@ def with_flags(function, *arguments):
 
 # What errors of the library call a setting -> its flag.
 _ARGUMENTS = {name: s.name for s in SETTINGS.values() for name in (s.library_name, s.argument, s.name) if name}
-_NAMED = re.compile(rf"(?<![\w-])({'|'.join(sorted(_ARGUMENTS, key=len, reverse=True))})=(?=[^\s,;])")
+_NAMED = re.compile(rf"(?<![\w-])({'|'.join(sorted(_ARGUMENTS, key=len, reverse=True))})=(?=[^\s,;'\"])")
 
 
 def in_flags(message):
@@ -224,7 +224,8 @@ def _default(datasource, given, name):
 def _changed(datasource, method, given):
   """What a domain, then a method, have in place of the settings' own defaults."""
   domain = DATASOURCES[datasource]
-  own = {n: v for n, v in method.defaults.items() if not SETTINGS[n].of_domain or n in domain.settings}
+  changed = {**method.defaults, **method.defaults_of_kind.get(domain.kind, {})}
+  own = {n: v for n, v in changed.items() if not SETTINGS[n].of_domain or n in domain.settings}
   return domain.defaults(datasource, method, given) | own
 
 

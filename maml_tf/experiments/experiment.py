@@ -37,6 +37,10 @@ class Experiment:
     """The results, a JSON-able dict."""
     raise NotImplementedError
 
+  def evaluate_state(self, state):
+    """The results of a learner's whole state, where they are not those of its weights alone."""
+    return self.evaluate(state["weights"])
+
   def plots(self, weights, results, directory):
     """Writes plots into the folder and returns their paths."""
     raise NotImplementedError

@@ -30,7 +30,7 @@ class Report:
   Attributes:
     title: first line.
     rows: of `Row`.
-    steps: the steps that get a column.
+    steps: the steps that get a column; none: all rows are words.
     notes: lines below.
     has_steps: whether adapting has steps; False: the one column says "adapted".
     width: of a column, in characters.
@@ -47,7 +47,8 @@ class Report:
     """The table as lines of text."""
     names = [count_of(step, "step") for step in self.steps] if self.has_steps else ["adapted"]
     header = "".join(f"{name:>{self.width}}" for name in names)
-    return [self.title, f"{'':24}{header}", *(self._line(row) for row in self.rows), *self.notes]
+    heading = [f"{'':24}{header}"] if header else []
+    return [self.title, *heading, *(self._line(row) for row in self.rows), *self.notes]
 
   def _line(self, row):
     if row.words is not None:

@@ -73,7 +73,7 @@ def _run(config, experiment, command, say, began):
     if config.train and _chooses_best(config, experiment):
       state, training["evaluated_iteration"] = _load_best(learner, config, directory, say)
     with np.errstate(all="ignore"):  # a table with inf or nan in it says enough
-      results = experiment.evaluate(state["weights"])
+      results = experiment.evaluate_state(state)
     content = {
       **_settings_of_results(config),
       "results": results,

@@ -138,10 +138,34 @@ def _only_adam(config):
   return "--outer=vpg or ppo" if config.applies("outer") and config.outer == "trpo" else None
 
 
+def _only_scheduled(config):
+  return "--meta_lr_schedule=linear or cosine" if config.meta_lr_schedule == "constant" else None
+
+
+def _only_full_context(config):
+  return None if config.full_context else "--full_context"
+
+
+def _only_regularised(config):
+  return "--regulariser=l2 or mean" if config.regulariser == "none" else None
+
+
 def _bfloat16(value):
   import tensorflow as tf
 
   return tf.bfloat16 if value else None
+
+
+def _between(value):
+  return None if 0 < value < 1 else "a number between 0 and 1"
+
+
+def _smoothing(value):
+  return None if 0 <= value < 1 else "a share, at least 0 and below 1"
+
+
+def _only_warm(config):
+  return None if config.warm_start_tasks else "--warm_start_tasks above 0"
 
 
 TOPICS = {
@@ -150,6 +174,7 @@ TOPICS = {
   "network": "The network",
   "training": "Training",
   "policy": "Policies",
+  "stream": "Tasks that arrive one after another",
   "evaluation": "Evaluation",
   "speed": "Speed and memory",
   "run": "The run and its files",
@@ -166,8 +191,8 @@ _DESCRIBED = (
           check=at_least(0), of_domain=True, hashed=True, unless=0,
           read=lambda c: c.pretrain_iterations if c.pretrains_first else 0),
   Setting("metatrain_iterations", 70000, "meta-training iterations", "training", check=at_least(0)),
-  Setting("meta_batch_size", 25, "tasks per meta-iteration", "training", check=at_least(1), hashed=True,
-          shown=(30, lambda c: f"mbs_{c.meta_batch_size}")),
+  Setting("meta_batch_size", 25, "tasks per meta-iteration", "training", check=at_least(1), of_domain=True,
+          hashed=True, shown=(30, lambda c: f"mbs_{c.meta_batch_size}")),
   Setting("meta_lr", 0.001, "step size of the meta-optimiser, Adam", "training", float, _rate, hashed=True,
           when=_only_adam),
   Setting("update_batch_size", 10, "support examples per class (K of K-shot)", "task", check=at_least(1),
@@ -260,5 +285,63 @@ _DESCRIBED = (
   Setting("validate_every", 1000, "iterations between validations", "training", check=at_least(1)),
   Setting("checkpoint_every", 1000, "iterations between checkpoints", "training", check=at_least(1)),
   Setting("validation_tasks", 600, "tasks of a validation", "training", check=at_least(1)),
+  # These came with the other learners.
+  Setting("meta_lr_schedule", "constant", "how the meta-step size falls: linear, to 0; cosine, to a hundredth",
+          "training", str, choices=("constant", "linear", "cosine"), of_method=True, hashed=True, unless="constant"),
+  Setting("schedule_iterations", 50000, "meta-iterations over which it falls", "training", check=at_least(1),
+          of_method=True, hashed=True, when=_only_scheduled),
+  Setting("proximal_weight", 2.0, "lambda of implicit MAML, which holds adapted weights near the initialisation",
+          "method", float, _rate, of_method=True, argument="proximal_weight", hashed=True),
+  Setting("cg_iterations", 5, "conjugate-gradient iterations of implicit MAML", "method", check=at_least(1),
+          of_method=True, argument="cg_iterations", hashed=True),
+  Setting("multi_step_iterations", 7500, "meta-iterations over which the losses after earlier steps fade; 0: the last "
+          "step's alone", "method", check=at_least(0), of_method=True, argument="multi_step_iterations", hashed=True),
+  Setting("first_order_iterations", 25000, "meta-iterations before second derivatives are taken", "method",
+          check=at_least(0), of_method=True, argument="first_order_iterations", hashed=True),
+  Setting("attention_scale", 10.0, "what matching networks multiply cosines by; the paper's is 1", "method", float,
+          _rate, of_method=True, argument="attention_scale", hashed=True),
+  Setting("full_context", False, "matching networks: embed examples in the context of the support set", "method", bool,
+          of_method=True, argument="full_context", hashed=True,
+          shown=(65, lambda c: "fce" if c.full_context else None)),
+  Setting("attention_steps", 3, "readings of the support set for each query, with full context", "method",
+          check=at_least(1), of_method=True, argument="attention_steps", hashed=True, when=_only_full_context),
+  Setting("context_size", 10, "free parameters joined to the input, of a context vector", "method", check=at_least(1),
+          of_method=True, argument="context_size", hashed=True),
+  Setting("num_regressors", 500, "separate regressors whose parameters are averaged, each with a task of its own",
+          "method", check=at_least(1), of_method=True, argument="num_regressors", hashed=True),
+  Setting("regulariser", "none", "of the regressors: l2, or mean (towards the mean of all of them)", "method", str,
+          choices=("none", "l2", "mean"), of_method=True, argument="regulariser", hashed=True,
+          shown=(66, lambda c: None if c.regulariser == "none" else f"reg{c.regulariser}")),
+  Setting("regulariser_strength", 0.001, "what the regulariser is multiplied by", "method", float, _rate,
+          of_method=True, argument="regulariser_strength", hashed=True, when=_only_regularised),
+  # Online meta-learning.
+  Setting("num_tasks", 56, "tasks of the stream, those of a warm start included", "stream", check=at_least(1),
+          of_domain=True, hashed=True, shown=(15, lambda c: f"tasks_{c.num_tasks}")),
+  Setting("order_seed", None, "seed of the order of the tasks; none: the run's", "stream", check=_seed, optional=True,
+          of_domain=True, hashed=True, unless=None),
+  Setting("warm_start_tasks", 0, "tasks that are in the buffer before the stream begins", "stream", check=at_least(0),
+          of_domain=True, hashed=True),
+  Setting("warm_start_batches", 10, "data batches of each of them that are there", "stream", check=at_least(1),
+          of_domain=True, hashed=True, when=_only_warm),
+  Setting("warm_start_updates", 1000, "meta-updates on them before the next task arrives, in whole rounds", "stream",
+          check=at_least(0), of_domain=True, hashed=True, when=_only_warm),
+  Setting("meta_updates", 50, "meta-updates whenever a data batch arrives (N_meta)", "stream", check=at_least(1),
+          of_domain=True, hashed=True, shown=(25, lambda c: f"meta_{c.meta_updates}")),
+  Setting("grad_steps", 5, "gradient steps on all data of the current task, before it is judged (N_grad)", "stream",
+          check=at_least(0), of_method=True, hashed=True),
+  Setting("inner_batch", 10, "examples of a support set, and of a query set, in a meta-update", "stream",
+          check=at_least(1), of_domain=True, hashed=True),
+  Setting("current_in_buffer", True, "draw the current task for meta-updates as well", "stream", bool, of_domain=True,
+          hashed=True),
+  Setting("label_smoothing", 0.1, "share of every label that is spread over all classes", "stream", float, _smoothing,
+          of_domain=True, hashed=True),
+  Setting("support_reduction", "sum_over_k", "how examples make the loss that the gradient steps descend; sum_over_k: "
+          "their sum over --inner_batch, so that steps grow with the data", "stream", str,
+          choices=("mean", "sum_over_k"), of_domain=True, hashed=True),
+  Setting("threshold", 0.9, "accuracy at which a task counts as learned", "evaluation", float, _between, of_domain=True,
+          repeats=False),
+  # CSS' red, orange, yellow, green, blue, indigo and violet; the paper names seven colours, without values.
+  Setting("colors", "ff0000,ffa500,ffff00,008000,0000ff,4b0082,ee82ee", "grounds of the digits, rrggbb", "task", str,
+          of_domain=True, hashed=True),
 )  # fmt: skip
 SETTINGS = {setting.name: setting for setting in _DESCRIBED}

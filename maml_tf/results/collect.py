@@ -4,7 +4,7 @@ import pathlib
 
 from maml_tf.errors import UserError
 from maml_tf.experiments.domains import domain_of
-from maml_tf.results import images, policies, sinusoid
+from maml_tf.results import images, online, policies, sinusoid
 from maml_tf.results.files import read_json, write_results
 from maml_tf.results.runs import datasource_of
 
@@ -32,9 +32,11 @@ def collect(output, folders, root, shots=None):
     content = images.collect(folders, root, shots, read_json(output) if output.exists() else None)
   elif domain == "policies":
     content = policies.collect(folders, root)
+  elif domain == "online":
+    content = online.collect(folders, root)
   elif domain == "sinusoid":
     content = sinusoid.collect(folders)
   else:
-    raise UserError(f"{folders[0]}: runs of {domain} are not collected; expected images, policies or sinusoid")
+    raise UserError(f"{folders[0]}: runs of {domain} are not collected; expected images, online, policies or sinusoid")
   write_results(output, content)
   return content

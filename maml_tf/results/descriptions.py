@@ -8,6 +8,7 @@ from maml_tf.experiments.methods import METHODS
 _DATA_SETS = {
   "omniglot": "Omniglot",
   "miniimagenet": "miniImageNet",
+  "rainbow_mnist": "Rainbow MNIST",
   "point": "2D navigation",
   "cheetah_vel": "HalfCheetah, velocity",
   "cheetah_dir": "HalfCheetah, direction",

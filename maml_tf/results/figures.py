@@ -176,6 +176,31 @@ def policies(results, initialization=None, seed=0):
   return drawn
 
 
+def online(results):
+  """The paper's curves of Rainbow MNIST by task, and the regret of quadratics, of the results files there are.
+
+  Args:
+    results: folder of results files.
+
+  Returns:
+    Name -> figure.
+
+  Raises:
+    UserError: there is none.
+  """
+  from maml_tf.experiments.domains.online import plots
+
+  found = {}
+  for file in _files(results):
+    if file.domain == "online":
+      runs = [run["results"] for run in file.content["runs"]]
+      found.setdefault(file.content["datasource"], {})[file.content["method"]] = runs
+  if not found:
+    raise UserError(f"results={results}: no results file of streams here; scripts/collect.py makes them")
+  drawn = plots.of_rainbow(found["rainbow_mnist"]) if "rainbow_mnist" in found else {}
+  return drawn | ({"online_regret": plots.regret(found["quadratics"])} if "quadratics" in found else {})
+
+
 def _trajectories(initialization, seed):
   """2D paths before and after one step."""
   from maml_tf import export

@@ -6,7 +6,7 @@ What a row says comes from the file: a method or a data set that is new needs no
 import functools
 
 from maml_tf.errors import UserError
-from maml_tf.results import benchmark_tables, descriptions, headline, published
+from maml_tf.results import benchmark_tables, descriptions, headline, online_tables, published
 from maml_tf.results.cells import NOT_RUN, Code, Number, Series, Table, Words, after
 from maml_tf.results.commands import command_for
 from maml_tf.results.files import read_json
@@ -47,7 +47,7 @@ def _makers(store):
     "rl": functools.partial(policies, store),
     "pretrained": functools.partial(pretrained, store),
   }
-  return makers | benchmark_tables.makers(store.benchmarks()) | _parts(store)
+  return makers | online_tables.makers(store) | benchmark_tables.makers(store.benchmarks()) | _parts(store)
 
 
 def _parts(store):

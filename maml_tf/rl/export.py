@@ -7,14 +7,14 @@ import numbers
 import tensorflow as tf
 
 from maml_tf import tracing
-from maml_tf.export import FORMAT_VERSION
+from maml_tf.export import FORMAT_VERSION, ExportedModule
 from maml_tf.maml import inner_update
 from maml_tf.rl import vpg
 from maml_tf.rl.advantages import AdvantageEstimator
 from maml_tf.rl.types import LAST, MID, Trajectory
 
 
-class PolicyModule(tf.Module):
+class PolicyModule(ExportedModule):
   """A meta-learned policy with the computations that act by it and adapt it; `maml_tf.export.save` writes it.
 
   One task at a time, R rollouts of H steps, one episode each; R, H and the number of observations n are free. Methods,

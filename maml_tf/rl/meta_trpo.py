@@ -11,6 +11,7 @@ from maml_tf.rl.objective import MetaObjective
 from maml_tf.rl.rollouts import collect
 from maml_tf.rl.settings import Curvature, Evaluation, InnerLoop, Sampling, with_settings
 from maml_tf.training import optimizers
+from maml_tf.training.learner import Learner
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +48,7 @@ class GradientSteps:
     return objective.clipped_surrogate(distribution, self.clip)
 
 
-class MetaPolicySearch:
+class MetaPolicySearch(Learner):
   """Meta-learning of policies as a `Learner`; with no inner step it is plain policy search, over all tasks at once.
 
   Args:

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import tensorflow as tf
 
 from maml_tf import maml, over_tasks
@@ -63,17 +64,19 @@ class MetaObjective:
     return type(moved)(*(share * values for values in moved))
 
   def curvature_sample(self):
-    """The objective on the share of tasks that the curvature is computed on; itself where that is all of them."""
-    num_tasks = self.outer_batch.advantages.shape[0]
-    size = max(1, round(self.curvature.hvp_subsample * num_tasks))
-    if size == num_tasks:
+    """The objective on the share of the data that the curvature is computed on; itself where that is all of it."""
+    axis = {"tasks": 0, "steps": 2}[self.curvature.hvp_sample]
+    total = self.outer_batch.advantages.shape[axis]
+    size = max(1, round(self.curvature.hvp_subsample * total))
+    if size == total:
       return self
+    which = np.arange(size) if axis == 0 else np.arange(size) * total // size
 
-    def first(batch):
-      return tf.nest.map_structure(lambda values: values[:size], batch)
+    def part(batch):
+      return tf.nest.map_structure(lambda values: tf.gather(values, which, axis=axis), batch)
 
-    inner = [first(batch) for batch in self.inner_batches]
-    return dataclasses.replace(self, inner_batches=inner, outer_batch=first(self.outer_batch), curvature=Curvature())
+    inner = [part(batch) for batch in self.inner_batches]
+    return dataclasses.replace(self, inner_batches=inner, outer_batch=part(self.outer_batch), curvature=Curvature())
 
   def _mean(self, values):
     """Mean over the steps of each task, then over the tasks that have some."""

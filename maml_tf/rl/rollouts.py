@@ -50,7 +50,8 @@ def collect(policy, weights, environment, goals, seed, num_steps=None):
     lambda time, *_: time < num_steps, body, (0, state, observation, progress, arrays), parallel_iterations=1
   )
   stacked = {name: _time_last(array.stack(), goals.shape[:2], num_steps) for name, array in arrays.items()}
-  diverged = tf.broadcast_to(environment.diverged(state), tf.shape(goals)[:2])
+  diverged = environment.diverged(state)
+  diverged = diverged if diverged.shape.rank else tf.fill(tf.shape(goals)[:2], diverged)
   return _as_trajectory(stacked, environment.horizon, diverged), tf.reduce_sum(tf.cast(diverged, tf.int32))
 
 

@@ -44,10 +44,19 @@ class Curvature:
   """What the curvature of the trust region is computed on.
 
   Args:
-    hvp_subsample: share of the tasks.
+    hvp_subsample: share of the data; 1.0: all of it, exact.
+    hvp_sample: what it is a share of: "steps" (evenly spaced time steps of all tasks) or "tasks" (the first of them).
+      With few tasks the curvature is that of few adaptations, and the line search shortens its steps.
   """
 
   hvp_subsample: float = 1.0
+  hvp_sample: str = "steps"
+
+  def __post_init__(self):
+    if not 0.0 < self.hvp_subsample <= 1.0:
+      raise ValueError(f"Curvature: hvp_subsample must be above 0 and at most 1, got {self.hvp_subsample!r}")
+    if self.hvp_sample not in ("steps", "tasks"):
+      raise ValueError(f"Curvature: hvp_sample must be 'steps' or 'tasks', got {self.hvp_sample!r}")
 
 
 @dataclasses.dataclass(frozen=True)

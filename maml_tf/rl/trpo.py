@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from maml_tf.linear import add, conjugate_gradient, dot
+
 
 class Linearisation(NamedTuple):
   """A function of weights at one point: its outputs, and its derivative in both directions.
@@ -45,35 +47,31 @@ def linearise(function, weights):
   return Linearisation(outputs, push_forward, pull_back)
 
 
-def conjugate_gradient(product, target, iterations=10, tolerance=1e-10):
-  """Solves A x = b approximately, for a symmetric positive definite A.
+@dataclasses.dataclass(frozen=True)
+class Escalation:
+  """When to go over from a share of the data to all of it for the curvature, by signs that the share is too small.
+
+  A sign is a step that the line search had to shorten, or a solution of the conjugate gradient that is no better than
+  none. After `patience` of them in a row the products are exact, and stay so.
 
   Args:
-    product: x -> A x, on dicts of tensors.
-    target: b, a dict of tensors.
-    iterations: at most so many products.
-    tolerance: it ends when the squared residual is below.
-
-  Returns:
-    (x, residual b - A x, number of products).
+    patience: signs in a row.
+    shortened: a step is short if its accepted length, relative to the bound's, is below.
+    residual: the solution is bad if the norm of its residual, relative to the gradient's, is above.
   """
 
-  def body(count, x, residual, direction, squared):
-    curved = product(direction)
-    step = squared / dot(direction, curved)
-    x = add(x, direction, step)
-    residual = add(residual, curved, -step)
-    new = dot(residual, residual)
-    return count + 1, x, residual, add(residual, direction, new / squared), new
+  patience: int = 5
+  shortened: float = 1.0
+  residual: float = 1.0
 
-  zero = tf.nest.map_structure(tf.zeros_like, target)
-  count, x, residual, _, _ = tf.while_loop(
-    lambda count, x, residual, direction, squared: (count < iterations) & (squared > tolerance),
-    body,
-    (0, zero, target, target, dot(target, target)),
-    parallel_iterations=1,
-  )
-  return x, residual, count
+  def reached(self, signs):
+    """Whether so many signs in a row, an int32 tensor, are enough."""
+    return signs >= self.patience
+
+  def count(self, signs, metrics):
+    """The signs in a row after a step with these metrics; no more change once they were enough."""
+    sign = (metrics["accepted_step"] < self.shortened) | (metrics["cg_residual"] > self.residual)
+    return tf.where(self.reached(signs), signs, tf.where(sign, signs + 1, 0))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +86,7 @@ class TRPO:
     max_backtracks: steps that are tried.
     hvp: "exact", or "finite_difference" of the KL's gradient: symmetric, and over a distance at which float32 has
       digits left. The published 1e-8 / |theta| moves few float32 weights at all.
+    escalation: `Escalation`, for an objective whose curvature is computed on a share of the data; None: it stays so.
   """
 
   max_kl: float = 0.01
@@ -96,15 +95,16 @@ class TRPO:
   backtrack: float = 0.8
   max_backtracks: int = 15
   hvp: str = "exact"
+  escalation: Escalation | None = None
 
   def __post_init__(self):
     if self.hvp not in ("exact", "finite_difference"):
       raise ValueError(f"hvp: expected exact or finite_difference, got {self.hvp!r}")
 
   def initial_state(self, weights):
-    """Nothing: a step depends on nothing before it."""
+    """Nothing, since a step depends on nothing before it; with an escalation the signs that there were in a row."""
     del weights
-    return {}
+    return {} if self.escalation is None else {"signs": tf.constant(0)}
 
   def update(self, objective, weights, state):
     """One step.
@@ -120,39 +120,48 @@ class TRPO:
     linear = linearise(objective.distribution, weights)
     loss, weighting = value_and_gradient(objective.surrogate, linear.outputs)
     gradient = linear.pull_back(weighting)
-    hessian = self._hessian(objective, weights, linear)
-
-    def product(vector):
-      return add(hessian(vector), vector, self.damping)
-
-    direction, residual, products = conjugate_gradient(product, gradient, self.cg_iterations)
+    direction, residual, products = self._direction(objective, weights, linear, gradient, state)
     curvature = dot(direction, add(gradient, residual, -1.0))  # d A d, since A d = b - residual
     length = tf.sqrt(2.0 * self.max_kl / (curvature + 1e-8))
     new_weights, search = self._line_search(objective, weights, direction, length, loss)
-    return (
-      new_weights,
-      state,
-      {
-        "loss": loss,
-        "gradient_norm": tf.sqrt(dot(gradient, gradient)),
-        "cg_residual": tf.sqrt(dot(residual, residual) / (dot(gradient, gradient) + 1e-30)),
-        "cg_products": products,
-        **search,
-      },
-    )
+    metrics = {
+      "loss": loss,
+      "gradient_norm": tf.sqrt(dot(gradient, gradient)),
+      "cg_residual": tf.sqrt(dot(residual, residual) / (dot(gradient, gradient) + 1e-30)),
+      "cg_products": products,
+      **search,
+    }
+    if self.escalation is None:
+      return new_weights, state, metrics
+    metrics["exact_products"] = tf.cast(self.escalation.reached(state["signs"]), tf.int32)
+    return new_weights, {"signs": self.escalation.count(state["signs"], metrics)}, metrics
+
+  def _direction(self, objective, weights, linear, gradient, state):
+    """`conjugate_gradient` with the curvature of all data, or of the objective's sample of it."""
+
+    def solve(on, linear):
+      hessian = self._hessian(on, weights, linear)
+      return conjugate_gradient(lambda v: add(hessian(v), v, self.damping), gradient, self.cg_iterations)
+
+    sample = objective.curvature_sample()
+    if sample is objective:
+      return solve(objective, linear)
+    if self.escalation is None:
+      return solve(sample, None)
+    exact = self.escalation.reached(state["signs"])
+    return tf.cond(exact, lambda: solve(objective, linear), lambda: solve(sample, None))
 
   def _hessian(self, objective, weights, linear):
     """vector -> Hessian of the mean KL times the vector, at the old weights: J^T F J with the policy's Fisher matrix.
 
     The KL and its gradient by the policy's outputs are zero there, so nothing else is left of the Hessian.
     """
-    sample = objective.curvature_sample()
     if self.hvp == "finite_difference":
-      return lambda vector: _finite_difference(sample, weights, vector)
-    linear = linear if sample is objective else linearise(sample.distribution, weights)
+      return lambda vector: _finite_difference(objective, weights, vector)
+    linear = linearise(objective.distribution, weights) if linear is None else linear
 
     def product(vector):
-      return linear.pull_back(sample.fisher(linear.outputs, linear.push_forward(vector)))
+      return linear.pull_back(objective.fisher(linear.outputs, linear.push_forward(vector)))
 
     return product
 
@@ -205,13 +214,3 @@ def value_and_gradient(function, arguments):
     tape.watch(arguments)
     value = function(arguments)
   return value, tape.gradient(value, arguments, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-
-
-def dot(left, right):
-  """Inner product of two dicts of tensors, a scalar."""
-  return tf.add_n([tf.reduce_sum(left[name] * right[name]) for name in left])
-
-
-def add(left, right, factor):
-  """left + factor * right, of dicts of tensors."""
-  return {name: left[name] + factor * right[name] for name in left}

@@ -25,6 +25,22 @@ class TaskBatch(NamedTuple):
   query_mask: Any = None
 
 
+def as_tensors(batch):
+  """A `TaskBatch`, or one of its fields, of tensors.
+
+  Dicts are nests of arrays, and so are tuples of arrays; lists are data, as NumPy has it.
+  """
+  if batch is None or tf.is_tensor(batch):
+    return batch
+  if isinstance(batch, dict):
+    return {name: as_tensors(part) for name, part in batch.items()}
+  if isinstance(batch, TaskBatch):
+    return TaskBatch(*map(as_tensors, batch))
+  if isinstance(batch, tuple) and any(isinstance(part, np.ndarray | dict) or tf.is_tensor(part) for part in batch):
+    return tuple(map(as_tensors, batch))
+  return tf.convert_to_tensor(batch)
+
+
 def check_batch(batch: TaskBatch) -> None:
   """An error where the fields of a batch do not belong together.
 
@@ -34,7 +50,8 @@ def check_batch(batch: TaskBatch) -> None:
   Raises:
     ValueError: names the field, with the shapes found.
   """
-  shapes = {name: [tuple(np.shape(leaf)) for leaf in tf.nest.flatten(field)] for name, field in _named_fields(batch)}
+  fields = {name: as_tensors(field) for name, field in batch._asdict().items() if field is not None}
+  shapes = {name: [tuple(leaf.shape) for leaf in tf.nest.flatten(field)] for name, field in fields.items()}
   for name, found in shapes.items():
     which = name.partition("_")[0]
     (num_tasks,), (num_examples,) = shapes["support_x"][0][:1] or (None,), shapes[f"{which}_x"][0][1:2] or (None,)
@@ -45,10 +62,6 @@ def check_batch(batch: TaskBatch) -> None:
           f"{name}: it has shape {shape}, expected [{num_tasks}, {num_examples}{rest}], tasks and examples, as "
           f"support_x {shapes['support_x'][0]} and {which}_x {shapes[f'{which}_x'][0]} have them"
         )
-
-
-def _named_fields(batch):
-  return [(name, field) for name, field in batch._asdict().items() if field is not None]
 
 
 class TaskDistribution:

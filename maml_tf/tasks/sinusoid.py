@@ -23,15 +23,22 @@ class Sinusoid(TaskDistribution):
       Query points always come from the whole range.
     oracle: append amplitude and phase to the input (cbfinn/maml, `baseline=oracle`): x becomes [T, n, 3].
     dtype: tf.float32 or tf.float64.
+    wave_seed: int32 tensor [2]: the t-th task of every batch is the same wave, with fresh points; None: all are fresh.
   """
 
   def __init__(
-    self, num_support: int, num_query: int, half: str | None = None, oracle: bool = False, dtype: tf.DType = tf.float32
+    self,
+    num_support: int,
+    num_query: int,
+    half: str | None = None,
+    oracle: bool = False,
+    dtype: tf.DType = tf.float32,
+    wave_seed=None,
   ):
     if half not in HALVES:
       raise ValueError(f"half: expected one of {list(HALVES)}, got {half!r}")
     self.num_support, self.num_query = num_support, num_query
-    self.half, self.oracle, self.dtype = half, oracle, tf.as_dtype(dtype)
+    self.half, self.oracle, self.dtype, self.wave_seed = half, oracle, tf.as_dtype(dtype), wave_seed
 
   @property
   def input_dim(self):
@@ -45,6 +52,7 @@ class Sinusoid(TaskDistribution):
 
   def sample_parameters(self, seed, num_tasks):
     """(amplitude, phase), [num_tasks, 1, 1] each: those of the tasks that `sample` returns for that seed."""
+    seed = seed if self.wave_seed is None else self.wave_seed
     amplitude = self._uniform(seed, "amplitude", [num_tasks, 1, 1], AMPLITUDE)
     return amplitude, self._uniform(seed, "phase", [num_tasks, 1, 1], PHASE)
 

@@ -30,9 +30,9 @@ class Interrupted(KeyboardInterrupt):
 
 
 def say_on_stderr(line):
-  """One line, past a progress bar."""
+  """One line; on a terminal below the progress bar."""
   with contextlib.suppress(OSError):
-    os.write(2, f"\n{line}\n".encode())
+    os.write(2, f"{chr(10) if os.isatty(2) else ''}{line}\n".encode())
 
 
 @contextlib.contextmanager

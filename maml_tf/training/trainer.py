@@ -75,7 +75,7 @@ class Trainer:
     on_row: Callable = lambda iteration, row: None,
   ):
     if jit_compile and not getattr(learner, "compiles", True):
-      raise UserError("jit_compile=True: these tasks run Python code, which XLA cannot compile; use jit_compile=False")
+      raise UserError("jit_compile=True: XLA cannot compile this method, or these tasks; use jit_compile=False")
     self.learner, self.directory, self.schedule = learner, directory, schedule
     self.seed, self.config, self.say = seed, config or {}, say
     self.on_start, self.on_validation, self.on_interrupt = on_start, on_validation, on_interrupt
@@ -163,10 +163,11 @@ class Trainer:
           saved = time.monotonic()
 
   def _compile(self):
-    """Traces and compiles what the loop needs."""
-    state = self._at.state
-    self._run(state, 0, 0, Interval(0, 1, None))
-    self._validate_all(state, 1)
+    """Traces what the loop needs, and compiles the training."""
+    self._run(self._at.state, 0, 0, Interval(0, 1, None))
+    self._evaluate.get_concrete_function(
+      _specs(self._at.state), tf.TensorSpec([2], tf.int32), tf.TensorSpec([], tf.int32)
+    )
 
   def _advance_to(self, until, bar):
     """Trains up to an iteration; returns how many next time, so that the graph is left about once in a second."""

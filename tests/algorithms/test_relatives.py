@@ -122,3 +122,12 @@ def test_chunks_of_tasks_give_the_same_gradients(float64):
     parts = tf.function(lambda w, c=chunk: meta_gradients(maml.meta_loss, w, batch, c))(weights)
     for left, right in zip(tf.nest.flatten(whole), tf.nest.flatten(parts), strict=True):
       np.testing.assert_allclose(left, right, rtol=1e-9, atol=1e-12)
+
+
+def test_reptiles_outer_step_can_shrink_to_nothing():
+  from maml_tf.experiments.algorithms import meta_lr
+  from maml_tf.experiments.config import resolve
+
+  config = resolve(learner="reptile", meta_lr_schedule="linear", schedule_iterations=10, meta_lr=0.5)
+  np.testing.assert_allclose([float(meta_lr(config)(step)) for step in (0, 5, 10, 11)], [0.5, 0.25, 0, 0])
+  assert meta_lr(resolve(learner="reptile")) == 0.001  # and its runs of before keep their names: test_settings.py

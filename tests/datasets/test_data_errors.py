@@ -122,12 +122,10 @@ def test_a_missing_image_of_miniimagenet_is_noticed_before_anything_is_decoded(t
 
 
 @needs_real_data
-def test_a_missing_class_is_noticed_before_tensorflow_loads(tmp_path):
+def test_a_missing_class_is_noticed_before_tensorflow_loads(without_tensorflow, tmp_path):
   root = link_miniimagenet(tmp_path)
   (root / "train" / "n01532829").unlink()
-  began = time.perf_counter()
-  result = shell("--datasource=miniimagenet", f"--data_dir={tmp_path}")
-  assert time.perf_counter() - began < 5.0
+  result = shell("--datasource=miniimagenet", f"--data_dir={tmp_path}", **without_tensorflow)
   assert_one_line(result, 2, f"{root}/train: 63 classes, miniImageNet has 64 here", "n01532829")
 
 
@@ -441,10 +439,9 @@ def test_a_pipe_in_the_place_of_tfds_files_is_named_and_not_waited_for(tmp_path,
 # Fetching Omniglot ----------------------------------------------------------------------------------------------------
 
 
-def test_without_a_network_missing_omniglot_is_one_line_at_once(tmp_path):
-  began = time.perf_counter()
-  result = shell("--datasource=omniglot", f"--data_dir={tmp_path / 'new'}", **WITHOUT_NETWORK)
-  assert time.perf_counter() - began < 6.0
+def test_without_a_network_missing_omniglot_is_one_line_at_once(without_tensorflow, tmp_path):
+  environment = without_tensorflow | WITHOUT_NETWORK
+  result = shell("--datasource=omniglot", f"--data_dir={tmp_path / 'new'}", **environment)
   assert_one_line(
     result, 2, f"--data_dir={tmp_path}/new: no such folder", f"looked for {tmp_path}/new/tensorflow_datasets/omniglot",
     "github.com, to download it from, does not answer", "put one of the two there", 'python -c "import tensorflow_data',

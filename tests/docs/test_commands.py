@@ -71,6 +71,14 @@ def scripts_with_flags(page):
   return sorted(set(re.findall(r"scripts/\w+\.py", documents.read(page))) & set(scripts()))
 
 
+def write_plug_ins(page, arguments, folder):
+  """Writes the modules that `--learner=module:Class` names, from the page's block that has the class."""
+  for module, name in re.findall(r"--learner=(\w+):(\w+)", " ".join(arguments)):
+    if module != "module":
+      (text,) = (block.text for block in documents.blocks(documents.read(page)) if f"class {name}" in block.text)
+      (folder / f"{module}.py").write_text(text)
+
+
 def test_commands_that_train_or_evaluate_make_sense(monkeypatch, tmp_path):
   """Their values are of the right kind, and together are not refused. Whether the data is there is not asked.
 
@@ -78,9 +86,10 @@ def test_commands_that_train_or_evaluate_make_sense(monkeypatch, tmp_path):
   """
   monkeypatch.chdir(tmp_path)
   monkeypatch.setattr(command_line, "check_paths", lambda config: None)
-  lines = [arguments for page in PAGES for name, arguments in commands(documents.read(page)) if name == MAIN]
+  lines = [(page, arguments) for page in PAGES for name, arguments in commands(documents.read(page)) if name == MAIN]
   assert len(lines) > 30
-  for arguments in lines:
+  for page, arguments in lines:
+    write_plug_ins(page, arguments, tmp_path)
     given = [argument for argument in arguments if not re.search(r"\$|=[A-Z]+\b|^--help$", argument)]
     command_line.parse(["main.py", *given])
 

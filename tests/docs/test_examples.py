@@ -111,12 +111,21 @@ def pictures_get_their_labels(out):
   assert "(3, 28, 28, 3) (3, 3)" in out
 
 
+def later_tasks_are_learned_better(out):
+  """And the regret of FTML hardly grows."""
+  first, last = (after(f"mean loss after 5 points, {which} four tasks", out)[0] for which in ("first", "last"))
+  assert last < 0.5 * first
+  earlier, later = re.search(r"regret of ftml: ([\d.]+) after 1,000 tasks, ([\d.]+)", out).groups()
+  assert 0 < float(later) - float(earlier) < 1
+
+
 # What a page's output has to show, apart from there being no error.
 EXPECTED = {
   "README.md": adapting_brings_the_predictions_nearer,
   "docs/using_initialisations.md": adapting_brings_the_predictions_nearer,
   "docs/library.md": the_ten_lines_learn_and_equal_keras,
   "docs/predicting.md": pictures_get_their_labels,
+  "docs/online.md": later_tasks_are_learned_better,
   "docs/environments.md": policies_gain_by_a_step,
 }
 

@@ -211,7 +211,7 @@ def test_later_steps_are_smaller_as_published():
   ({"baseline": "oracle", "num_updates": 3}, "--num_updates=3: expected no .*--baseline=oracle has no such setting"),
   ({"sim_threads": -1}, "--sim_threads=-1"),
   ({"num_filters": 3}, "--num_filters=3: expected no .*the domain policies has no such setting"),
-  ({"learner": "reptile"}, "--learner=reptile: expected one of maml.*: Reptile is not for policies"),
+  ({"learner": "reptile"}, "--learner=reptile: expected one of maml"),
   ({"jit_compile": True}, "--jit_compile=True: expected no .*the domain policies has no such setting"),
 ])  # fmt: skip
 def test_what_makes_no_sense_is_refused(flag, says):

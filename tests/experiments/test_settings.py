@@ -151,6 +151,8 @@ def test_errors_of_the_library_name_flags_for_a_command_line():
   assert in_flags("class_split=odd: there is none") == "--split=odd: there is none"
   assert in_flags("/a/file.png: not an image") == "/a/file.png: not an image"
   assert in_flags("nothing=3: not a setting") == "nothing=3: not a setting"
+  code = "/a: no Omniglot; python -c \"tfds.load('omniglot', data_dir='/a')\""
+  assert in_flags(code) == code
 
 
 # Names and commands, which committed results and other people's runs hang on ------------------------------------------

@@ -1,5 +1,7 @@
 """The meta-gradient and the Hessian-vector products of policies, against finite differences in float64."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -82,6 +84,21 @@ def test_at_the_old_parameters_the_ratio_is_1_and_the_kl_0(float64, kind):
   np.testing.assert_allclose(objective.kl(distribution), 0.0, atol=1e-14)
   expected = -np.mean(np.sum(objective.outer_batch.advantages, (1, 2)) / np.sum(objective._mask, (1, 2)))
   np.testing.assert_allclose(objective.surrogate(distribution), expected)
+
+
+def test_a_task_without_steps_does_not_count_in_the_surrogate(float64):
+  objective, weights = objective_of("gaussian")
+  outer = objective.outer_batch
+  kept = np.ones([TASKS, 1, 1], np.int32)
+  kept[1] = 0
+  trajectory = outer.trajectory._replace(step_type=tf.where(kept > 0, outer.trajectory.step_type, LAST))
+  without = dataclasses.replace(objective, outer_batch=vpg.Batch(trajectory, outer.advantages * kept))
+  moved = trpo.add(weights, random_like(weights, 0), 0.1)
+  distribution = objective.distribution(moved)
+  ratio, mask = np.exp(objective.log_ratio(distribution)), trajectory.mask.numpy()
+  weighted = ratio * outer.advantages.numpy() * mask
+  of_each = weighted.sum((1, 2))[[0, 2]] / mask.sum((1, 2))[[0, 2]]
+  np.testing.assert_allclose(without.surrogate(distribution), -of_each.mean())
 
 
 @pytest.mark.parametrize("steps", [1, 2])
@@ -218,12 +235,66 @@ def test_where_no_step_is_good_the_weights_stay(float64):
 
 
 def test_part_of_the_tasks_is_enough_for_the_curvature(float64):
-  objective, weights = objective_of("gaussian", hvp_subsample=1 / 3)
+  objective, weights = objective_of("gaussian", hvp_subsample=1 / 3, hvp_sample="tasks")
   sample = objective.curvature_sample()
   assert sample.outer_batch.advantages.shape[0] == 1
   assert sample.inner_batches[0].trajectory.observation.shape[0] == 1
   _, _, metrics = trpo.TRPO().update(objective, weights, {})
   assert metrics["accepted_step"] > 0 and metrics["kl"] <= 0.01
+
+
+def test_part_of_the_time_steps_is_too(float64):
+  objective, weights = objective_of("gaussian", hvp_subsample=0.4)
+  sample = objective.curvature_sample()
+  for whole, part in (
+    (objective.outer_batch, sample.outer_batch),
+    (objective.inner_batches[0], sample.inner_batches[0]),
+  ):
+    np.testing.assert_array_equal(part.trajectory.observation, whole.trajectory.observation.numpy()[:, :, [0, 2]])
+    np.testing.assert_array_equal(part.advantages, whole.advantages.numpy()[:, :, [0, 2]])
+  _, _, metrics = trpo.TRPO().update(objective, weights, {})
+  assert metrics["accepted_step"] > 0 and metrics["kl"] <= 0.01
+  assert objective_of("gaussian", hvp_subsample=0.95)[0].curvature_sample().curvature.hvp_subsample == 0.95  # all five
+
+
+@pytest.mark.parametrize("setting", [{"hvp_subsample": 0.0}, {"hvp_subsample": 1.5}, {"hvp_sample": "rollouts"}])
+def test_a_share_of_nothing_is_refused(setting):
+  with pytest.raises(ValueError, match=f"Curvature: {next(iter(setting))} must be"):
+    Curvature(**setting)
+
+
+def test_signs_in_a_row_lead_to_exact_products_for_good():
+  escalation = trpo.Escalation(patience=3, shortened=1.0, residual=0.9)
+
+  def after(steps, signs=0):
+    for accepted, residual in steps:
+      metrics = {"accepted_step": tf.constant(accepted), "cg_residual": tf.constant(residual)}
+      signs = escalation.count(tf.constant(signs), metrics)
+    return int(signs), bool(escalation.reached(signs))
+
+  short, bad, good = (0.8, 0.1), (1.0, 0.95), (1.0, 0.1)
+  assert after([short, bad]) == (2, False)
+  assert after([short, bad, good, short]) == (1, False)
+  assert after([short, bad, short]) == (3, True)
+  assert after([short, bad, short, good, good]) == (3, True)
+  assert after([(0.0, 0.1)] * 3) == (3, True)  # no step at all is a short one
+
+
+@pytest.mark.parametrize("sample", ["steps", "tasks"])
+def test_the_escalation_begins_on_the_sample_and_ends_on_everything(float64, sample):
+  settings = dict(hvp_subsample=0.4, hvp_sample=sample)
+  part, weights = objective_of("gaussian", **settings)
+  whole, _ = objective_of("gaussian")
+  outer = trpo.TRPO(escalation=trpo.Escalation(patience=2, shortened=2.0))  # every step is short
+  assert trpo.TRPO().initial_state(weights) == {}
+  update = tracing.function(lambda state: outer.update(part, weights, state))
+  state, found = outer.initial_state(weights), []
+  for expected in (trpo.TRPO().update(part, weights, {})[0],) * 2 + (trpo.TRPO().update(whole, weights, {})[0],) * 2:
+    new, state, metrics = update(state)
+    found.append(int(metrics["exact_products"]))
+    for name in weights:
+      np.testing.assert_allclose(new[name], expected[name], rtol=1e-9, atol=1e-12)
+  assert found == [0, 0, 1, 1] and update.experimental_get_tracing_count() == 1
 
 
 def test_one_gradient_step_outside_is_the_policy_gradient(float64):

@@ -11,7 +11,7 @@ class Domain:
 
   Attributes:
     name: of its folder.
-    kind: "regression", "classification" or "policies": which methods fit.
+    kind: "regression", "classification", "policies" or "online": which methods fit.
     datasources: what `--datasource` can be.
     settings: names of the settings that it has, of those that a domain may have or lack.
     defaults: function (datasource, method, given settings) -> what it has in place of the settings' own defaults.

@@ -100,7 +100,7 @@ DOMAIN = Domain(
   settings=frozenset({
     "num_classes", "update_batch_size", "train_update_batch_size", "norm", "num_filters", "conv", "max_pool",
     "init_stddev", "split", "loss_reduction", "bn_mode", "task_chunk", "checkpoint_inner_steps", "mixed_precision",
-    "export_half", "export_bn_mode", "eval_queries", "jit_compile", "image_size",
+    "export_half", "export_bn_mode", "eval_queries", "jit_compile", "image_size", "meta_batch_size",
   }),
   defaults=defaults,
   check=check,

@@ -8,7 +8,7 @@ from maml_tf import evaluation, export, models, randomness, tasks
 from maml_tf.datasets.records import DATASETS
 from maml_tf.errors import UserError
 from maml_tf.experiments import figures, report
-from maml_tf.experiments.algorithms import make_algorithm
+from maml_tf.experiments.algorithms import make_algorithm, meta_lr
 from maml_tf.experiments.domains.images import FIFTEEN, RECIPES, plots, published
 from maml_tf.experiments.experiment import Experiment
 from maml_tf.training import optimizers
@@ -54,7 +54,7 @@ class ImageExperiment(Experiment):
       train_tasks=self._training_tasks() if self._trains else None,
       eval_tasks=self._validation_tasks() if config.train else None,
       meta_batch_size=config.meta_batch_size,
-      optimizer=optimizers.Adam(config.meta_lr, clip_value=self.recipe.clip),
+      optimizer=optimizers.Adam(meta_lr(config), clip_value=self.recipe.clip),
       eval_updates=config.eval_updates,
       initial_weights=initial_weights,
       metadata={
@@ -71,7 +71,7 @@ class ImageExperiment(Experiment):
     return make_algorithm(self.config, self.model, "crossentropy", inner_lr)
 
   def example_specs(self):
-    x, y = tf.TensorSpec([None, *self.model.example_shape]), tf.TensorSpec([None], tf.int32)
+    x, y = tf.TensorSpec([None, *self.data_set.shape(self.config.image_size)]), tf.TensorSpec([None], tf.int32)
     return tasks.TaskBatch(x, y, x, y)
 
   def on_validation(self):
@@ -236,7 +236,8 @@ class ImageExperiment(Experiment):
     ways = f"{config.num_classes}-way {config.update_batch_size}-shot"
     rate = []
     if config.applies("update_lr"):
-      rate = ["learned step sizes" if config.method == "metasgd" else f"alpha {config.update_lr:g}"]
+      learned = "update_lr" in config.description.shaped_by and not config.applies("train_update_lr")
+      rate = ["learned step sizes" if learned else f"alpha {config.update_lr:g}"]
     return ", ".join([f"{config.datasource} {ways}", config.method, *rate, f"{config.eval_tasks} {split} tasks"])
 
   def _published(self):
@@ -265,7 +266,8 @@ def make_model(config):
     UserError: an architecture that cannot be.
   """
   norm = None if config.norm == "None" else config.norm
-  shape = DATASETS[config.datasource].shape(config.image_size)
+  height, width, channels = DATASETS[config.datasource].shape(config.image_size)
+  shape = (height, width, channels + (config.context_size if config.applies("context_size") else 0))
   head = config.description.load().needs_head
   if not config.conv:
     return models.MLP(config.num_classes, FC_HIDDEN, shape, norm=norm, stddev=config.init_stddev, head=head)

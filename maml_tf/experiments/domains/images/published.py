@@ -37,7 +37,8 @@ def queries(datasource, shots):
 
 def cell(config, shots):
   """The `Cell` that a config reproduces, evaluated with `shots`; None where it is another experiment."""
-  chosen = config.method, config.bn_mode, config.split, config.norm
-  if chosen != ("maml", "transductive", "published", "batch_norm"):
+  chosen = config.bn_mode, config.split, config.norm
+  if config.method not in ("maml", "fomaml") or chosen != ("transductive", "published", "batch_norm"):
     return None
-  return TABLE_1.get((config.datasource, config.num_classes, shots, config.conv, config.stop_grad))
+  first_order = config.stop_grad or config.method == "fomaml"
+  return TABLE_1.get((config.datasource, config.num_classes, shots, config.conv, first_order))

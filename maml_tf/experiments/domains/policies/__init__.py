@@ -115,8 +115,8 @@ DOMAIN = Domain(
   kind="policies",
   datasources=tuple(PRESETS),
   settings=frozenset({
-    "pretrain_iterations", "rollouts_per_task", "horizon", "inner", "outer", "max_kl", "hvp", "hvp_subsample",
-    "sim_threads", "render",
+    "meta_batch_size", "pretrain_iterations", "rollouts_per_task", "horizon", "inner", "outer", "max_kl", "hvp",
+    "hvp_subsample", "sim_threads", "render",
   }),
   defaults=defaults,
   check=check,

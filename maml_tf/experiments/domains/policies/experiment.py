@@ -77,7 +77,7 @@ class PolicyExperiment(Experiment):
         vpg.INNER_LOSSES[config.inner],
       ),
       sampling=Sampling(config.meta_batch_size, config.rollouts_per_task, goals_differ=not meta),
-      curvature=Curvature(config.hvp_subsample),
+      curvature=Curvature(config.hvp_subsample, hvp_sample="tasks"),
       evaluation=Evaluation(config.eval_updates, self._step_sizes(first), self._evaluation_rollouts()),
       initial_weights=initial_weights,
       metadata={"config": config.portable()},

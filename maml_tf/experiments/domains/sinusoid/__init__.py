@@ -36,6 +36,10 @@ def defaults(datasource, method, given):
 
 def check(config, require):
   require("eval_queries", config.eval_queries >= 1, "a whole number of at least 1")
+  if config.applies("num_regressors"):
+    num = config.num_regressors
+    require("meta_batch_size", config.meta_batch_size == num, f"--num_regressors, {num}: a task for each of them")
+    require("task_chunk", config.task_chunk == 0, "0: all regressors are trained at a time")
 
 
 DOMAIN = Domain(
@@ -45,7 +49,7 @@ DOMAIN = Domain(
   settings=frozenset({
     "pretrain_iterations", "update_batch_size", "train_update_batch_size", "norm", "init_stddev", "bn_mode",
     "task_chunk", "checkpoint_inner_steps", "mixed_precision", "export_half", "export_bn_mode", "eval_queries",
-    "jit_compile",
+    "jit_compile", "meta_batch_size",
   }),
   defaults=defaults,
   check=check,

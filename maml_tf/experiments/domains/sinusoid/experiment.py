@@ -5,7 +5,7 @@ import tensorflow as tf
 from maml_tf import evaluation, models, randomness, tasks, tracing
 from maml_tf.algorithms.pretraining import best_step_size
 from maml_tf.experiments import figures, report
-from maml_tf.experiments.algorithms import make_algorithm
+from maml_tf.experiments.algorithms import make_algorithm, meta_lr
 from maml_tf.experiments.domains.sinusoid import plots, published
 from maml_tf.experiments.experiment import Experiment
 from maml_tf.training import optimizers
@@ -13,7 +13,7 @@ from maml_tf.training.learner import SupervisedLearner
 
 EVALUATION_SHOTS = (5, 10, 20)  # Finn et al. 2017, appendix: trained with 10, evaluated with 5, 10 and 20
 # Step sizes of the baselines in training, near what tuning finds: only their validation curves depend on them.
-UNTUNED_LR = {"pretrain": 0.01, "oracle": 0.0001, "random": 0.01}
+UNTUNED_LR = {"pretrain": 0.01, "average": 0.01, "oracle": 0.0001, "random": 0.01}
 
 
 class SinusoidExperiment(Experiment):
@@ -33,10 +33,10 @@ class SinusoidExperiment(Experiment):
     config = self.config
     return SupervisedLearner(
       self.algorithm(self._step_size() if inner_lr is None else inner_lr),
-      train_tasks=self._tasks(config.training_shots, config.training_shots),
+      train_tasks=self._training_tasks(),
       eval_tasks=self._tasks(config.update_batch_size, config.eval_queries),
       meta_batch_size=config.meta_batch_size,
-      optimizer=optimizers.Adam(config.meta_lr),
+      optimizer=optimizers.Adam(meta_lr(config)),
       eval_updates=config.eval_updates,
       initial_weights=initial_weights,
       metadata={"config": config.portable()},
@@ -64,7 +64,7 @@ class SinusoidExperiment(Experiment):
 
   def _step_size(self):
     config = self.config
-    return UNTUNED_LR.get(config.method) if config.training_lr is None else config.training_lr
+    return UNTUNED_LR[config.method] if config.training_lr is None else config.training_lr
 
   def evaluate(self, weights):
     """Results for every number of shots: {"5": {"inner_lr", "mse": {"mean": [S + 1], "ci95": [S + 1]}}, ...}."""
@@ -103,8 +103,8 @@ class SinusoidExperiment(Experiment):
       mse = result["mse"]
       rate = "" if result["inner_lr"] is None else f", alpha {result['inner_lr']:g}"
       rows.append(report.Row(f"{shots:>2} shots{rate}", mse["mean"], mse["ci95"]))
-      if shots == "5" and config.method in published.MSE:
-        rows.append(report.Row("   published (table 2)", published.MSE[config.method]))
+      if shots == "5" and published.mse(config) is not None:
+        rows.append(report.Row("   published (table 2)", published.mse(config)))
     title = (
       f"Mean squared error, {config.method}, {config.eval_tasks} {'test' if config.test_set else 'validation'} "
       f"tasks, {config.eval_queries} query points each, 95 % intervals"
@@ -151,6 +151,13 @@ class SinusoidExperiment(Experiment):
       "fits": {s: fitted(s) for s in (steps if algorithm.has_steps else (None,))},
     }
 
+  def _training_tasks(self):
+    """Fresh waves in every meta-batch; the same ones where each of them has a regressor of its own."""
+    config, shots = self.config, self.config.training_shots
+    if not config.applies("num_regressors"):
+      return self._tasks(shots, shots)
+    return tasks.Sinusoid(shots, shots, wave_seed=randomness.fold(randomness.make_seed(config.seed), "regressors"))
+
   def _tasks(self, num_support, num_query, half=None):
     return tasks.Sinusoid(num_support, num_query, half=half, oracle=self.oracle)
 
@@ -174,9 +181,10 @@ class SinusoidExperiment(Experiment):
 
 
 def make_model(config):
-  """The paper's network, 40-40 ReLU, on x, or on (x, amplitude, phase) for the oracle."""
+  """The paper's network, 40-40 ReLU, on x, or on (x, amplitude, phase) for the oracle, or on x and a context."""
+  inputs = 3 if config.method == "oracle" else 1
   return models.MLP(
-    input_shape=(3 if config.method == "oracle" else 1,),
+    input_shape=(inputs + (config.context_size if config.applies("context_size") else 0),),
     norm=None if config.norm == "None" else config.norm,
     stddev=config.init_stddev,
     head=config.description.load().needs_head,
