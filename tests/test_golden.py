@@ -1,6 +1,6 @@
 """Trainings end with the weights that were recorded before the experiments were redesigned (golden/weights.json).
 
-The redesign itself left every bit. What came after it adds in another order in some places (batch normalisation, second
+The redesign itself left the bits of seven of nine cases; the simulated ones differ in the last digits. What came after it adds in another order in some places (batch normalisation, second
 derivatives, sums over tasks), so only the cases in `EXACT` still have the recorded bits, and those on the processor and
 TensorFlow of the recording, with one inter-op thread. All are compared to what float32 keeps over few iterations.
 """
