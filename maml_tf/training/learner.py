@@ -20,10 +20,13 @@ class Learner(Protocol):
     compiles: whether XLA can compile `train_step`.
     validation_protocol: what the numbers of a validation depend on beside their names; checkpoints are compared only
       where it is the same.
+    evaluate_block: function (state, seed, index), `evaluate` on the tasks of one `evaluation.BLOCK`; None: there is none,
+      and a validation is one call.
   """
 
   compiles: ClassVar[bool] = True
   validation_protocol: ClassVar[str] = ""
+  evaluate_block: ClassVar = None
 
   def initial_state(self, seed) -> dict:
     """The state before training, from a Python integer seed."""

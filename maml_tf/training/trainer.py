@@ -74,7 +74,7 @@ class Trainer:
     say=print,
     on_row: Callable = lambda iteration, row: None,
   ):
-    if jit_compile and not getattr(learner, "compiles", True):
+    if jit_compile and not learner.compiles:
       raise UserError("jit_compile=True: XLA cannot compile this method, or these tasks; use jit_compile=False")
     self.learner, self.directory, self.schedule = learner, directory, schedule
     self.seed, self.config, self.say = seed, config or {}, say
@@ -85,7 +85,7 @@ class Trainer:
     self._tensorboard_enabled = tensorboard
     self._step = None
     self._run_steps = tracing.function(self._steps, jit_compile=jit_compile)
-    self._by_block = hasattr(learner, "evaluate_block")
+    self._by_block = learner.evaluate_block is not None
     self._evaluate = tracing.function(learner.evaluate_block if self._by_block else learner.evaluate)
     self._keeping = threading.Lock()
     self._at, self._stopped = None, False
@@ -244,7 +244,7 @@ class Trainer:
     log.write(iteration, values)
     board.scalars(iteration, values, "validation")
     metric, score = validation_score(means)
-    metric += getattr(self.learner, "validation_protocol", "")
+    metric += self.learner.validation_protocol
     # A score that is NaN would stay the best for ever; one of another metric (other --eval_updates) does not compare.
     better = best is None or best.get("metric") != metric or score > best["score"]
     if better and math.isfinite(score):

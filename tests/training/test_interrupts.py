@@ -15,6 +15,7 @@ import small_runs
 import tensorflow as tf
 
 from maml_tf.training import checkpoints, interrupts, trainer
+from maml_tf.training.learner import Learner
 from maml_tf.training.trainer import Schedule
 
 LONG = Schedule(220, log_every=100, validate_every=60, checkpoint_every=1000, validation_tasks=20)
@@ -64,7 +65,7 @@ def test_interrupted_again_and_again_within_a_row_it_is_the_same_row(tmp_path, m
 
 
 def test_a_row_that_another_schedule_has_moved_is_still_a_mean(tmp_path, monkeypatch):
-  class Counting(tf.Module):
+  class Counting(Learner):
     def initial_state(self, seed):
       return {"weights": {"step": tf.constant(0.0)}}
 
@@ -143,9 +144,10 @@ sys.path.insert(0, sys.argv[1])
 import numpy as np, tensorflow as tf
 import small_runs
 from maml_tf.training import interrupts
+from maml_tf.training.learner import Learner
 from maml_tf.training.trainer import Schedule
 interrupts.GRACE, interrupts._SAME = float(sys.argv[3]), 0.1
-class Stuck:
+class Stuck(Learner):
   def initial_state(self, seed):
     return {"weights": {"step": tf.constant(0.0)}}
   def train_step(self, state, seed):

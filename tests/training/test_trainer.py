@@ -16,6 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from maml_tf import randomness
 from maml_tf.errors import UserError
 from maml_tf.training import checkpoints
+from maml_tf.training.learner import Learner
 from maml_tf.training.trainer import Schedule, validation_score
 
 
@@ -23,7 +24,7 @@ def checkpoint_names(path):
   return sorted(os.listdir(path / "checkpoints"))
 
 
-class Scripted:
+class Scripted(Learner):
   """A learner whose loss at each step is a function of the step, which is its only weight."""
 
   compiles = True
