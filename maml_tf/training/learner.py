@@ -20,8 +20,8 @@ class Learner(Protocol):
     compiles: whether XLA can compile `train_step`.
     validation_protocol: what the numbers of a validation depend on beside their names; checkpoints are compared only
       where it is the same.
-    evaluate_block: function (state, seed, index), `evaluate` on the tasks of one `evaluation.BLOCK`; None: there is none,
-      and a validation is one call.
+    evaluate_block: function (state, seed, index), `evaluate` on the tasks of one `evaluation.BLOCK`; None: there is
+      none, and a validation is one call.
   """
 
   compiles: ClassVar[bool] = True
