@@ -1,9 +1,9 @@
 """Trainings end near the weights that were recorded before the experiments were redesigned (golden/weights.json).
 
 With sums in TensorFlow's own order, seven of nine cases kept every bit through the redesign; those that MuJoCo
-simulates differ in the last digits. Since then sums have a fixed order (`maml_tf.tracing`), so only the cases in `EXACT`
-still have the recorded bits, on the processor and TensorFlow of the recording, with one inter-op thread. All are compared
-to what float32 keeps over few iterations.
+simulates differ in the last digits. Since then sums have a fixed order (`maml_tf.tracing`), so only the cases in
+`EXACT` still have the recorded bits, on the processor and TensorFlow of the recording, with one inter-op thread. All
+are compared to what float32 keeps over few iterations.
 """
 
 import hashlib
