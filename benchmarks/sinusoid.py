@@ -34,9 +34,10 @@ class Contender:
 
 
 def maml_tf_contender(jit_compile):
-  """The package's own loop: `Trainer._advance`, 100 meta-iterations per call, as in a training run."""
+  """The package's own loop: `Trainer._run`, 100 meta-iterations per call, as in a training run."""
   from maml_tf.experiments.config import resolve
   from maml_tf.experiments.domains.sinusoid.experiment import SinusoidExperiment
+  from maml_tf.training.position import Interval
   from maml_tf.training.run_directory import RunDirectory
   from maml_tf.training.trainer import Schedule, Trainer
 
@@ -49,7 +50,7 @@ def maml_tf_contender(jit_compile):
 
   def run():
     nonlocal state, iteration
-    state, metrics, _ = trainer._advance(state, iteration, 100)
+    state, metrics, _ = trainer._run(state, iteration, 100, Interval(iteration, 100, None))
     float(metrics["loss"])  # wait for it
     iteration += 100
     return 100

@@ -33,7 +33,7 @@ class Sinusoid(TaskDistribution):
     half: str | None = None,
     oracle: bool = False,
     dtype: tf.DType = tf.float32,
-    wave_seed=None,
+    wave_seed: tf.Tensor | None = None,
   ):
     if half not in HALVES:
       raise ValueError(f"half: expected one of {list(HALVES)}, got {half!r}")

@@ -49,8 +49,12 @@ class Noisy:
 
   def _noisy(self, weight, seeds, name):
     shape = weight.shape[1:]
-    noise = [tf.random.stateless_normal(shape, randomness.fold(s, name)) for s in tf.unstack(seeds)]
-    return weight + self.scale * tf.stack(noise)
+
+    def draw(task_seed):
+      return tf.random.stateless_normal(shape, randomness.fold(task_seed, name))
+
+    noise = tf.map_fn(draw, seeds, fn_output_signature=tf.TensorSpec(shape, tf.float32))
+    return weight + self.scale * noise
 
 
 def noisy_learner(task_chunk=None):
