@@ -1,10 +1,9 @@
 """The algorithm that a config names, made from the method's description."""
 
-import pathlib
-
 import tensorflow as tf
 
 from maml_tf.errors import UserError
+from maml_tf.experiments import provenance
 from maml_tf.experiments.settings import SETTINGS
 
 CPU_FLAGS = ("avx512_bf16", "amx_bf16")  # what the Linux kernel calls bfloat16 arithmetic on x86
@@ -72,8 +71,4 @@ def check_bfloat16():
 
 
 def _cpu_flags():
-  try:
-    lines = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-  except OSError:  # not Linux
-    return set()
-  return {flag for line in lines if line.startswith("flags") for flag in line.split(":", 1)[1].split()}
+  return set((provenance.cpuinfo("flags") or "").split())

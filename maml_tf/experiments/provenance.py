@@ -71,15 +71,15 @@ _INSTRUCTION_SETS = (
 
 def instruction_set():
   """The processor's extensions, as in "avx2 avx512f avx512_bf16"; None where there is no /proc/cpuinfo."""
-  found = _cpuinfo("flags") or _cpuinfo("Features")  # x86, ARM
+  found = cpuinfo("flags") or cpuinfo("Features")  # x86, ARM
   return None if found is None else " ".join(name for name in _INSTRUCTION_SETS if name in found.split())
 
 
 def _processor_name():
-  return _cpuinfo("model name") or platform.processor() or platform.machine()
+  return cpuinfo("model name") or platform.processor() or platform.machine()
 
 
-def _cpuinfo(name):
+def cpuinfo(name):
   """What Linux says of the first processor under that name; None elsewhere."""
   try:
     lines = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

@@ -5,6 +5,7 @@ from maml_tf.experiments.config import from_record
 from maml_tf.results import published
 from maml_tf.results.files import rows_until
 from maml_tf.results.runs import (
+  OF_AN_EVALUATION,
   average,
   evaluations_in,
   iteration_of,
@@ -19,7 +20,6 @@ from maml_tf.results.runs import (
 
 CURVE_STEPS = (0, 1, 3, 5, 10)
 PROTOCOL = {"bn_mode": "transductive", "eval_updates": 10}
-OF_EACH_EVALUATION = ("tasks", "command", "commit", "wall_seconds", "versions", "hardware", "results")
 
 
 def collect(folders, root, shots, before):
@@ -71,7 +71,7 @@ def read_run(folder, root, shots):
     "iterations": iterations,
     "of_iterations": config.iterations if checkpoint else 0,
     **(_training(folder, config, iterations, root) if checkpoint else {"init_from": config.init_from}),
-    "evaluations": [{n: e[n] for n in OF_EACH_EVALUATION} | {"settings": _settings(e)} for e in evaluations],
+    "evaluations": [{n: e[n] for n in OF_AN_EVALUATION} | {"settings": _settings(e)} for e in evaluations],
     "config": portable(record),
   }
 

@@ -7,6 +7,7 @@ from maml_tf.experiments.config import from_record, train_command
 from maml_tf.results import published
 from maml_tf.results.files import rows_until
 from maml_tf.results.runs import (
+  OF_AN_EVALUATION,
   evaluations_in,
   iteration_of,
   newest_checkpoint,
@@ -17,8 +18,6 @@ from maml_tf.results.runs import (
   thinned,
   training,
 )
-
-OF_AN_EVALUATION = ("tasks", "command", "commit", "wall_seconds", "versions", "hardware", "results")
 
 
 def collect(folders, root):

@@ -14,6 +14,8 @@ KEPT = pathlib.Path("results", "checkpoints")  # inside the checkout
 CURVE_POINTS = 100
 # What has to be the same in all runs that are averaged: whatever shapes training but the seed.
 SHARED = ("datasource", "method", "training command")
+# What a results file keeps of an evaluation.
+OF_AN_EVALUATION = ("tasks", "command", "commit", "wall_seconds", "versions", "hardware", "results")
 
 
 def datasource_of(folder):
