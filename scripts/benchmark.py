@@ -3,7 +3,7 @@
   python scripts/benchmark.py sinusoid       # meta-iterations per second: sampling, second-order MAML, Adam
   python scripts/benchmark.py omniglot       # one second-order meta-gradient on random images: milliseconds, memory
   python scripts/benchmark.py miniimagenet
-  python scripts/benchmark.py memory         # miniImageNet after 1, 5 and 10 inner steps, with and without recomputing
+  python scripts/benchmark.py memory         # miniImageNet: inner steps kept or recomputed; an evaluation in one or in parts
   python scripts/benchmark.py rl             # environment steps per second beside Gymnasium's vector environments
 
 The contenders take turns, several rounds, and the ratios are those of the medians. No data set is needed. PyTorch comes
@@ -65,7 +65,11 @@ def memory():
     setting = benchmarks.images.setting_of("memory", **sizes)
     results[steps] = benchmarks.images.run(setting, FLAGS.rounds, FLAGS.seconds, contenders)
     print("\n".join(benchmarks.images.report("miniimagenet", results[steps])))
-  return {"by_inner_steps": results, **timed()}
+  sizes = {size: FLAGS[size].value for size in ("filters", "queries", "num_updates")}
+  setting = benchmarks.images.setting_of("evaluation", **sizes)
+  evaluation = benchmarks.images.run_evaluation(setting, FLAGS.rounds, FLAGS.seconds)
+  print("\n".join(benchmarks.images.report_evaluation(evaluation)))
+  return {"by_inner_steps": results, "evaluation": evaluation, **timed()}
 
 
 def rl():
