@@ -364,6 +364,24 @@ def run(setting, rounds, seconds, contenders):
   return summarise(setting, sgemm.milliseconds, workers, memory)
 
 
+def run_memory(sizes, rounds, seconds, contenders):
+  """What inner steps and tasks cost in memory, printed as it is measured; a JSON-able dict.
+
+  Args:
+    sizes: dict of other sizes than published, as of `setting_of`.
+    rounds: as of `run`.
+    seconds: as of `run`.
+    contenders: of the meta-gradient.
+  """
+  results = {}
+  for steps in INNER_STEPS if sizes["num_updates"] is None else (sizes["num_updates"],):
+    results[steps] = run(setting_of("memory", **sizes | {"num_updates": steps}), rounds, seconds, contenders)
+    print("\n".join(report("miniimagenet", results[steps])), flush=True)
+  evaluation = run_evaluation(setting_of("evaluation", **sizes), rounds, seconds)
+  print("\n".join(report_evaluation(evaluation)), flush=True)
+  return {"by_inner_steps": results, "evaluation": evaluation}
+
+
 def run_evaluation(setting, rounds, seconds):
   """Times the evaluation of a block of tasks, all at once and as many at a time as fit: as `run`, without ratios."""
   from maml_tf.evaluation import BLOCK

@@ -41,9 +41,7 @@ def meta_gradients(meta_loss, weights, batch, task_chunk=None, seed=None, limit=
     return _meta_gradients(meta_loss, weights, batch, seed)
   num_tasks = tf.nest.flatten(batch.support_x)[0].shape[0]
   if task_chunk is None:
-    found, task_chunk = memory.all_or_fewer(
-      lambda: _meta_gradients(meta_loss, weights, batch, seed), num_tasks, limit
-    )
+    found, task_chunk = memory.all_or_fewer(lambda: _meta_gradients(meta_loss, weights, batch, seed), num_tasks, limit)
     if found is not None:
       return found
   if num_tasks is None or num_tasks % task_chunk:

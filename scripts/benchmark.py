@@ -59,17 +59,8 @@ def images(name):
 def memory():
   contenders = benchmarks.images.contenders_of("memory", FLAGS.contenders)
   import_tensorflow()
-  results = {}
-  for steps in benchmarks.images.INNER_STEPS if FLAGS.num_updates is None else (FLAGS.num_updates,):
-    sizes = {size: FLAGS[size].value for size in SIZES} | {"num_updates": steps}
-    setting = benchmarks.images.setting_of("memory", **sizes)
-    results[steps] = benchmarks.images.run(setting, FLAGS.rounds, FLAGS.seconds, contenders)
-    print("\n".join(benchmarks.images.report("miniimagenet", results[steps])))
-  sizes = {size: FLAGS[size].value for size in ("filters", "queries", "num_updates")}
-  setting = benchmarks.images.setting_of("evaluation", **sizes)
-  evaluation = benchmarks.images.run_evaluation(setting, FLAGS.rounds, FLAGS.seconds)
-  print("\n".join(benchmarks.images.report_evaluation(evaluation)))
-  return {"by_inner_steps": results, "evaluation": evaluation, **timed()}
+  sizes = {size: FLAGS[size].value for size in SIZES}
+  return {**benchmarks.images.run_memory(sizes, FLAGS.rounds, FLAGS.seconds, contenders), **timed()}
 
 
 def rl():

@@ -103,7 +103,9 @@ def test_the_presets_train_all_tasks_at_once_as_they_always_did():
 
   for num_tasks, setting in ((32, ((28, 28, 1), 64, False, 1, 1)), (4, ((84, 84, 3), 32, True, 15, 5))):
     maml, weights, batch, needed = paper(*setting)
-    assert needed(lambda m=maml, w=weights, b=batch, n=num_tasks: meta_gradients(m.meta_loss, w, b(n))) < memory.TRAINING
+    assert (
+      needed(lambda m=maml, w=weights, b=batch, n=num_tasks: meta_gradients(m.meta_loss, w, b(n))) < memory.TRAINING
+    )
 
 
 def test_an_evaluation_of_miniimagenet_is_cut_into_single_tasks():

@@ -117,9 +117,7 @@ class SupervisedLearner(Learner):
     weights = state["weights"]
     batch = self.train_tasks.sample(seed, self.meta_batch_size)
     noise = randomness.fold(seed, "algorithm")
-    found = over_tasks.meta_gradients(
-      self.algorithm.meta_loss, weights, batch, self.task_chunk, noise, memory.TRAINING
-    )
+    found = over_tasks.meta_gradients(self.algorithm.meta_loss, weights, batch, self.task_chunk, noise, memory.TRAINING)
     stepped, optimizer = self.optimizer.update(found.gradients, state["optimizer"], weights)
     norm = tf.linalg.global_norm(list(found.gradients.values()))
     state = {"weights": stepped | found.updates, "optimizer": optimizer}
