@@ -9,6 +9,7 @@ from typing import ClassVar
 import tensorflow as tf
 
 from maml_tf import losses
+from maml_tf.tasks import base as tasks
 
 CONTRACT = ("has_steps", "initial_weights", "meta_loss", "adapt", "predict")
 
@@ -119,6 +120,17 @@ class Algorithm:
       task = self.adapt_final(weights, batch.support_x, batch.support_y, count, seed)
       measured.append(self.measure(self.predict(task, batch.query_x), batch))
     return {name: tf.stack([values[name] for values in measured]) for name in measured[0]}
+
+  def check_batch(self, batch):
+    """An error where a concrete batch does not fit the algorithm or itself. It is called before training, for one task.
+
+    Args:
+      batch: `TaskBatch` of concrete arrays.
+
+    Raises:
+      ValueError: with the name of the field, what was found and what is expected.
+    """
+    tasks.check_batch(batch)
 
   def optional_names(self, weights):
     """Names of the weights that an artefact to start from may lack: they begin afresh then."""

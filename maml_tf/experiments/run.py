@@ -203,6 +203,7 @@ def _refuse_shorter(config, directory):
 def _train(config, experiment, learner, directory, command, say):
   if not config.description.trains:
     return learner.initial_state(config.seed), {"iteration": 0}
+  learner.check_tasks()
   say(f"training {config.method} for {config.iterations} iterations in {directory.path}")
   trainer = Trainer(
     learner,

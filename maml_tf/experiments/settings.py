@@ -240,8 +240,8 @@ _DESCRIBED = (
           "(their own), support (the support set's), running (averages over training)", "method", str,
           choices=("transductive", "support", "running"), of_domain=True, of_method=True, argument="bn_mode",
           hashed=True, unless="transductive"),
-  Setting("task_chunk", 0, "tasks computed at a time, to save memory; 0: all of them", "speed", check=at_least(0),
-          of_domain=True),
+  Setting("task_chunk", 0, "tasks computed at a time, to save memory; 0: as many as fit into 2 GB in training, 0.5 GB "
+          "in an evaluation", "speed", check=at_least(0), of_domain=True),
   Setting("checkpoint_inner_steps", False, "recompute inner steps in the backward pass, to save memory", "speed", bool,
           of_domain=True, of_method=True, argument="checkpoint_inner_steps"),
   Setting("mixed_precision", False, "compute in bfloat16, where the hardware has it; weights stay in float32", "speed",
