@@ -15,6 +15,18 @@ _DATA_SETS = {
   "ant_vel": "Ant, velocity",
   "ant_dir": "Ant, direction",
 }
+# Methods that the paper compares with and that are not here.
+_OTHERS = {
+  "mann": "memory-augmented network",
+  "memory": "memory module",
+  "statistician": "neural statistician",
+  "metalstm": "meta-learner LSTM",
+  "snail": "SNAIL",
+  "finetune": "fine-tuning",
+  "neighbour": "nearest neighbour",
+  "platipus": "PLATIPUS",
+  "bmaml": "Bayesian MAML",
+}
 
 
 def data_set(name):
@@ -24,7 +36,7 @@ def data_set(name):
 
 def title(method):
   """Title of a method; one outside of the package, "module:Class", goes by its class."""
-  return METHODS[method].title if method in METHODS else method.rpartition(":")[2]
+  return METHODS[method].title if method in METHODS else _OTHERS.get(method, method.rpartition(":")[2])
 
 
 def settings(method):

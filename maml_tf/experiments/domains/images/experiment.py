@@ -243,7 +243,7 @@ class ImageExperiment(Experiment):
   def _published(self):
     """The `published.Cell` that the run reproduces, where the evaluation goes as far; or None."""
     found = published.cell(self.config, self.config.update_batch_size)
-    return found if found is not None and found.step <= self.config.eval_updates else None
+    return found if found is not None and (found.step or 0) <= self.config.eval_updates else None
 
   def _published_rows(self):
     """(rows, notes) of the published accuracy."""
@@ -252,11 +252,17 @@ class ImageExperiment(Experiment):
       return [], []
     shots = self.config.update_batch_size
     queries = published.queries(self.config.datasource, shots)
+    step = cell.step
+    if step is None:  # the method has none, or its last is read
+      step = self.config.eval_updates if self._algorithm_class.has_steps else 0
+    row = report.Row("published", {step: 100 * cell.accuracy})
+    if cell.step is None:
+      return [row], [f"The published {100 * cell.accuracy:g} % is that of {cell.source}."]
     note = (
-      f"The published {100 * cell.accuracy:g} % is read after {cell.step} steps, on test tasks with "
+      f"The published {100 * cell.accuracy:g} % ({cell.source}) is read after {cell.step} steps, on test tasks with "
       f"{report.count_of(queries, 'query')} per class{', to judge by its interval' if queries < shots else ''}."
     )
-    return [report.Row("published (table 1)", {cell.step: 100 * cell.accuracy})], [note]
+    return [row], [note]
 
 
 def make_model(config):
