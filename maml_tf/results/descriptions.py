@@ -22,8 +22,6 @@ _OTHERS = {
   "statistician": "neural statistician",
   "metalstm": "meta-learner LSTM",
   "snail": "SNAIL",
-  "finetune": "fine-tuning",
-  "neighbour": "nearest neighbour",
   "platipus": "PLATIPUS",
   "bmaml": "Bayesian MAML",
 }
