@@ -79,12 +79,13 @@ RECIPES = {
 
 
 def defaults(datasource, method, given):
-  """The recipe's settings, for the task that is given."""
-  del method
+  """The recipe's settings, for the task that is given; a baseline is fine-tuned with the best step size of a grid."""
   recipe = RECIPES[datasource]
   changed = dict(recipe.preset)
   for holds, settings in recipe.variants:
     changed |= settings if holds(given) else {}
+  if not method.meta_learns:
+    changed["update_lr"] = None
   return changed
 
 
