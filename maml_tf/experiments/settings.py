@@ -164,6 +164,18 @@ def _smoothing(value):
   return None if 0 <= value < 1 else "a share, at least 0 and below 1"
 
 
+def _only_with_gradient_steps(config):
+  return None if config.applies("grad_steps") and config.grad_steps else "--grad_steps above 0"
+
+
+def _only_with_buffer(config):
+  return None if config.method != "scratch" else "a --learner that trains on past tasks"
+
+
+def _factor(value):
+  return None if 1 <= value < RATE_LIMIT else "a factor of at least 1"
+
+
 def _only_warm(config):
   return None if config.warm_start_tasks else "--warm_start_tasks above 0"
 
@@ -332,12 +344,14 @@ _DESCRIBED = (
   Setting("inner_batch", 10, "examples of a support set, and of a query set, in a meta-update", "stream",
           check=at_least(1), of_domain=True, hashed=True),
   Setting("current_in_buffer", True, "draw the current task for meta-updates as well", "stream", bool, of_domain=True,
-          hashed=True),
+          hashed=True, when=_only_with_buffer),
   Setting("label_smoothing", 0.1, "share of every label that is spread over all classes", "stream", float, _smoothing,
           of_domain=True, hashed=True),
   Setting("support_reduction", "sum_over_k", "how examples make the loss that the gradient steps descend; sum_over_k: "
           "their sum over --inner_batch, so that steps grow with the data", "stream", str,
-          choices=("mean", "sum_over_k"), of_domain=True, hashed=True),
+          choices=("mean", "sum_over_k"), of_domain=True, hashed=True, when=_only_with_gradient_steps),
+  Setting("judge_growth", 1.0, "factor by which a task's data grows between two judgments of it; 1: it is judged after "
+          "every data batch", "stream", float, _factor, of_domain=True, hashed=True, unless=1.0),
   Setting("threshold", 0.9, "accuracy at which a task counts as learned", "evaluation", float, _between, of_domain=True,
           repeats=False),
   # CSS' red, orange, yellow, green, blue, indigo and violet; the paper names seven colours, without values.

@@ -151,7 +151,7 @@ class OnlineLearner(Learner):
     return self._buffer.sample(seed, chosen, arrived, self.inner_batch, self.inner_batch)
 
   def _judge(self, weights, moment):
-    """Name -> scalar: the update procedure on all data of the current task; NaN where nothing arrives."""
+    """Name -> scalar: the update procedure on all data of the current task; NaN where it is not judged."""
 
     def judge():
       batch = self._buffer.current(moment)
@@ -159,7 +159,7 @@ class OnlineLearner(Learner):
       return {name: value[0] for name, value in self._measure(task, batch).items()}
 
     dtype = next(iter(weights.values())).dtype
-    return tf.cond(moment.arriving, judge, lambda: dict.fromkeys(self._measures, tf.constant(float("nan"), dtype)))
+    return tf.cond(moment.judged, judge, lambda: dict.fromkeys(self._measures, tf.constant(float("nan"), dtype)))
 
   def _measure(self, task, batch):
     """{"loss": [1]}, and {"accuracy": [1]} for classes, on the held-out examples."""
@@ -174,4 +174,4 @@ class OnlineLearner(Learner):
     """The record [tasks, batches] with the value of this round."""
     tasks, batches = record.shape
     here = tf.logical_and(tf.range(tasks)[:, tf.newaxis] == moment.task, tf.range(batches) == moment.batch)
-    return tf.where(tf.logical_and(here, moment.arriving), value, record)
+    return tf.where(tf.logical_and(here, moment.judged), value, record)

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from maml_tf.errors import UserError
@@ -31,12 +32,14 @@ class Moment(NamedTuple):
     batch: number of its batch that has just arrived, int32.
     amount: its examples that are there, int32.
     arriving: whether anything arrives; False in the rounds of a warm start.
+    judged: whether the task is judged in this round.
   """
 
   task: Any
   batch: Any
   amount: Any
   arriving: Any
+  judged: Any
 
 
 class Stream:
@@ -45,13 +48,19 @@ class Stream:
   Args:
     sequence: `tasks.TaskSequence`.
     warm_start: `WarmStart`.
+    judge_growth: the current task is judged when its data has grown by this factor since the last time, and with all
+      of it; 1: after every batch.
+
+  Attributes:
+    judged: whether a task is judged after each of its batches, bool [batches].
 
   Raises:
     UserError: a warm start that leaves no task, or wants more data than there is.
   """
 
-  def __init__(self, sequence, warm_start=None):
+  def __init__(self, sequence, warm_start=None, judge_growth=1.0):
     self.sequence, self.warm_start = sequence, warm_start or WarmStart()
+    self.judged = judged_after(sequence.amounts, judge_growth)
     warm, batches = self.warm_start, sequence.num_batches
     if not 0 <= warm.tasks < sequence.num_tasks:
       raise UserError(
@@ -84,7 +93,8 @@ class Stream:
     place = tf.clip_by_value(index, 0, (self.sequence.num_tasks - self.warm_start.tasks) * batches - 1)
     batch = place % batches
     amount = tf.gather(tf.constant(self.sequence.amounts, tf.int32), batch)
-    return Moment(self.warm_start.tasks + place // batches, batch, amount, index >= 0)
+    judged = tf.logical_and(index >= 0, tf.gather(tf.constant(self.judged), batch))
+    return Moment(self.warm_start.tasks + place // batches, batch, amount, index >= 0, judged)
 
   def last(self, index):
     """The `Moment` of the round before, or the stream's first one where there was none yet."""
@@ -98,3 +108,18 @@ class Stream:
     past = tf.where(number < warm.tasks, warm_amount, sequence.num_examples)
     current = tf.where(moment.arriving, moment.amount, 0)
     return tf.where(number < moment.task, past, tf.where(number == moment.task, current, 0))
+
+
+def judged_after(amounts, growth):
+  """Whether a task is judged with so many examples, bool [batches]: when they have grown by the factor, and in the end.
+
+  Raises:
+    UserError: a factor below 1.
+  """
+  if not growth >= 1:
+    raise UserError(f"judge_growth={growth}: expected a factor of at least 1")
+  judged, last = np.zeros(len(amounts), bool), 0
+  for batch, amount in enumerate(amounts):
+    if amount >= growth * last or batch == len(amounts) - 1:
+      judged[batch], last = True, amount
+  return judged

@@ -97,7 +97,7 @@ DOMAINS = (
     settings=frozenset({
       "meta_batch_size", "num_filters", "task_chunk", "checkpoint_inner_steps", "eval_queries", "num_tasks",
       "order_seed", "warm_start_tasks", "warm_start_batches", "warm_start_updates", "meta_updates", "inner_batch",
-      "current_in_buffer", "label_smoothing", "support_reduction", "threshold", "colors",
+      "current_in_buffer", "label_smoothing", "support_reduction", "threshold", "judge_growth", "colors",
     }),
     defaults=rainbow_defaults,
     check=check_rainbow,

@@ -68,18 +68,24 @@ class OnlineExperiment(Experiment):
     stream = self.stream
     warm = stream.warm_start.tasks
     arrived = slice(warm, warm + stream.rounds_of_tasks(int(state["round"])) // stream.sequence.num_batches)
-    found = {name: state[name].numpy()[arrived].astype(np.float64) for name in ("loss", "accuracy") if name in state}
+    judged = stream.judged
+    found = {n: state[n].numpy()[arrived, judged].astype(np.float64) for n in ("loss", "accuracy") if n in state}
     return {
       "tasks": len(found["loss"]),
       "first_task": warm,
       "of_tasks": stream.sequence.num_tasks - warm,
-      "amounts": stream.sequence.amounts.tolist(),
+      "amounts": self.amounts.tolist(),
       **{name: np.round(values, 6).tolist() for name, values in found.items()},
       **self.measured(found, arrived),
     }
 
+  @property
+  def amounts(self):
+    """Examples of a task with which it is judged: int64 [judgments]."""
+    return self.stream.sequence.amounts[self.stream.judged]
+
   def measured(self, found, arrived):
-    """What is made of the losses and accuracies, NumPy [tasks, batches] each, of these tasks: JSON-able."""
+    """What is made of the losses and accuracies, NumPy [tasks, judgments] each, of these tasks: JSON-able."""
     raise NotImplementedError
 
 
@@ -109,7 +115,7 @@ class RainbowExperiment(OnlineExperiment):
     seed = config.seed if config.order_seed is None else config.order_seed
     rounds = records.warm_rounds(config.warm_start_tasks, config.warm_start_updates, config.meta_updates)
     warm_start = WarmStart(config.warm_start_tasks, config.warm_start_batches, rounds)
-    return Stream(sequence.shuffled(seed, config.num_tasks), warm_start)
+    return Stream(sequence.shuffled(seed, config.num_tasks), warm_start, config.judge_growth)
 
   def algorithm(self, inner_lr):
     config = self.config
@@ -130,7 +136,7 @@ class RainbowExperiment(OnlineExperiment):
     )  # fmt: skip
 
   def measured(self, found, arrived):
-    amounts, accuracy = self.stream.sequence.amounts, found["accuracy"]
+    amounts, accuracy = self.amounts, found["accuracy"]
     examples, reached = metrics.learning_efficiency(accuracy, amounts, self.config.threshold)
     return {
       "names": list(self.stream.sequence.names[arrived]),
