@@ -231,7 +231,7 @@ _DESCRIBED = (
           bool, repeats=False),
   Setting("train", True, "True to train (and then evaluate), False to evaluate only", "run", bool, repeats=False),
   Setting("test_iter", -1, "with --train=False: iteration of the checkpoint to evaluate; 0 or less: the newest",
-          "evaluation", repeats=False, library_name="iteration"),
+          "evaluation", sentinel=-1, repeats=False, library_name="iteration"),
   Setting("test_set", False, "evaluate on test tasks rather than validation tasks", "evaluation", bool, repeats=False),
   Setting("train_update_batch_size", -1, "with --train=False: update_batch_size in training, where it differed; -1: "
           "did not", "evaluation", check=_as_in_training, sentinel=-1, of_domain=True, repeats=False),
@@ -352,10 +352,16 @@ _DESCRIBED = (
           choices=("mean", "sum_over_k"), of_domain=True, hashed=True, when=_only_with_gradient_steps),
   Setting("judge_growth", 1.0, "factor by which a task's data grows between two judgments of it; 1: it is judged after "
           "every data batch", "stream", float, _factor, of_domain=True, hashed=True, unless=1.0),
-  Setting("threshold", 0.9, "accuracy at which a task counts as learned", "evaluation", float, _between, of_domain=True,
-          repeats=False),
+  Setting("threshold", 0.9, "accuracy (poses: error) at which a task counts as learned", "evaluation", float, _between,
+          of_domain=True, repeats=False),
   # CSS' red, orange, yellow, green, blue, indigo and violet; the paper names seven colours, without values.
   Setting("colors", "ff0000,ffa500,ffff00,008000,0000ff,4b0082,ee82ee", "grounds of the digits, rrggbb", "task", str,
           of_domain=True, hashed=True),
+  Setting("images", "cifar100", "whose classes arrive", "task", str, choices=("cifar100", "miniimagenet"),
+          of_domain=True, hashed=True, shown=(12, lambda c: c.images)),
+  Setting("examples_per_task", 2000, "examples of a task that arrive, without those held out", "stream",
+          check=at_least(1), of_domain=True, hashed=True, library_name="examples_per_task"),
+  Setting("renderer", "mujoco", "what draws the objects: mujoco, or numpy, which needs no OpenGL", "task", str,
+          choices=("mujoco", "numpy"), of_domain=True, hashed=True, library_name="renderer"),
 )  # fmt: skip
 SETTINGS = {setting.name: setting for setting in _DESCRIBED}

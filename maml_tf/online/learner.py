@@ -35,6 +35,7 @@ class OnlineLearner(Learner):
     initial_weights: to start from in place of a fresh initialisation.
     metadata: dict that travels in the exported artefact.
     task_chunk: tasks that are computed at a time, for memory; None: all.
+    heads: function (labels, outputs) -> the same of each example's own head, `heads.own_head`; None: there is one head.
 
   Raises:
     UserError: fewer examples than an inner batch.
@@ -56,6 +57,7 @@ class OnlineLearner(Learner):
     initial_weights=None,
     metadata=None,
     task_chunk=None,
+    heads=None,
   ):
     if not 1 <= inner_batch <= stream.first_amount:
       raise UserError(
@@ -68,7 +70,7 @@ class OnlineLearner(Learner):
     self.optimizer = optimizers.Adam() if optimizer is None else optimizer
     self.meta_updates, self.meta_batch_size, self.inner_batch = meta_updates, meta_batch_size, inner_batch
     self.current_in_buffer, self.pays_first = current_in_buffer, pays_first
-    self.metadata, self.task_chunk = metadata or {}, task_chunk
+    self.metadata, self.task_chunk, self.heads = metadata or {}, task_chunk, heads
     self._initial_weights, self._buffer = initial_weights, None
     self._fresh = None
 
@@ -167,7 +169,8 @@ class OnlineLearner(Learner):
     per_example = losses.per_example(self.procedure.algorithm.loss, batch.query_y, outputs)
     measured = {"loss": losses.per_task(per_example)}
     if self.stream.sequence.classifies:
-      measured["accuracy"] = losses.accuracy(batch.query_y, outputs)
+      labels, outputs = (batch.query_y, outputs) if self.heads is None else self.heads(batch.query_y, outputs)
+      measured["accuracy"] = losses.accuracy(labels, outputs)
     return measured
 
   def _recorded(self, record, moment, value):
