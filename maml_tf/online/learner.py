@@ -64,8 +64,12 @@ class OnlineLearner(Learner):
         f"inner_batch={inner_batch}: expected 1 to {stream.first_amount}: a task has so many examples when it is first "
         "trained on"
       )
-    if meta_batch_size is None and (stream.sequence.num_batches > 1 or stream.warm_start.tasks):
-      raise UserError("whole_buffer=True: expected tasks that arrive in one batch each, and no warm start")
+    at_once = stream.sequence.num_batches == 1 and stream.sequence.is_even and not stream.warm_start.tasks
+    if meta_batch_size is None and not at_once:
+      raise UserError(
+        "meta_batch_size=None, the whole buffer: expected tasks of equal size that arrive in one batch each, and no "
+        "warm start"
+      )
     self.procedure, self.stream, self.strategy = procedure, stream, strategy
     self.optimizer = optimizers.Adam() if optimizer is None else optimizer
     self.meta_updates, self.meta_batch_size, self.inner_batch = meta_updates, meta_batch_size, inner_batch

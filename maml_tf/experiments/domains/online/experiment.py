@@ -62,8 +62,7 @@ class OnlineExperiment(Experiment):
     """{"tasks": tasks of which all data has arrived, "amounts", "loss": [tasks][batches], ...}."""
     stream = self.stream
     warm = stream.warm_start.tasks
-    arrived = slice(warm, warm + stream.rounds_of_tasks(int(state["round"])) // stream.sequence.num_batches)
-    judged = stream.judged
+    arrived, judged = slice(warm, warm + stream.tasks_after(int(state["round"]))), stream.judged[0]
     found = {n: state[n].numpy()[arrived, judged].astype(np.float64) for n in ("loss", "accuracy") if n in state}
     return {
       "tasks": len(found["loss"]),
@@ -77,7 +76,7 @@ class OnlineExperiment(Experiment):
   @property
   def amounts(self):
     """Examples of a task with which it is judged: int64 [judgments]."""
-    return self.stream.sequence.amounts[self.stream.judged]
+    return self.stream.sequence.amounts[self.stream.judged[0]]
 
   def measured(self, found, arrived):
     """What is made of the losses and accuracies, NumPy [tasks, judgments] each, of these tasks: JSON-able."""
