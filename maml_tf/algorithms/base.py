@@ -28,6 +28,7 @@ class Algorithm:
     settings: names of the settings (`experiments.settings`) that it takes as arguments. A plug-in says it here.
     compiles: whether XLA can compile it.
     fixed_variables: variables that no training changes, which an exported artefact has to carry.
+    task_chunk: tasks that are computed at a time where nobody says how many; None: all.
   """
 
   has_steps: ClassVar[bool] = True
@@ -36,6 +37,7 @@ class Algorithm:
   settings: ClassVar[tuple] = ()
   compiles: ClassVar[bool] = True
   fixed_variables = ()
+  task_chunk = None
 
   def initial_weights(self, seed=0):
     """Every meta-parameter before training, of a Python integer seed: dict of name -> plain tensor, in layer order."""
