@@ -32,6 +32,7 @@ class Algorithm:
     trains_on_classes: a training batch is images of all classes, with the labels of those, in place of tasks.
     compiles: whether XLA can compile it.
     fixed_variables: variables that no training changes, which an exported artefact has to carry.
+    task_chunk: tasks that are computed at a time where nobody says how many; None: all.
   """
 
   has_steps: ClassVar[bool] = True
@@ -42,6 +43,7 @@ class Algorithm:
   trains_on_classes: ClassVar[bool] = False
   compiles: ClassVar[bool] = True
   fixed_variables = ()
+  task_chunk = None
 
   def initial_weights(self, seed=0):
     """Every meta-parameter before training, of a Python integer seed: dict of name -> plain tensor, in layer order."""
