@@ -326,6 +326,13 @@ _DESCRIBED = (
           shown=(66, lambda c: None if c.regulariser == "none" else f"reg{c.regulariser}")),
   Setting("regulariser_strength", 0.001, "what the regulariser is multiplied by", "method", float, _rate,
           of_method=True, argument="regulariser_strength", hashed=True, when=_only_regularised),
+  # Learners that read their support sets.
+  Setting("recurrent_size", 128, "units of an LSTM that reads the support set", "method", check=at_least(1),
+          of_method=True, argument="recurrent_size", hashed=True),
+  Setting("temporal_filters", 128, "filters of SNAIL's temporal convolutions", "method", check=at_least(1),
+          of_method=True, argument="temporal_filters", hashed=True),
+  Setting("temporal_blocks", 4, "dense blocks of each of them, which spans 2 to this power of examples", "method",
+          check=at_least(1), of_method=True, argument="temporal_blocks", hashed=True),
   # Online meta-learning.
   Setting("num_tasks", 56, "tasks of the stream, those of a warm start included", "stream", check=at_least(1),
           of_domain=True, hashed=True, shown=(15, lambda c: f"tasks_{c.num_tasks}")),
