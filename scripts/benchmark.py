@@ -3,7 +3,7 @@
   python scripts/benchmark.py sinusoid       # meta-iterations per second: sampling, second-order MAML, Adam
   python scripts/benchmark.py omniglot       # one second-order meta-gradient on random images: milliseconds, memory
   python scripts/benchmark.py miniimagenet
-  python scripts/benchmark.py memory         # miniImageNet: inner steps kept or recomputed; an evaluation in one or in parts
+  python scripts/benchmark.py memory         # miniImageNet: inner steps recomputed, an evaluation in parts
   python scripts/benchmark.py rl             # environment steps per second beside Gymnasium's vector environments
 
 The contenders take turns, several rounds, and the ratios are those of the medians. No data set is needed. PyTorch comes

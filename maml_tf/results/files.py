@@ -2,10 +2,10 @@
 
 import csv
 import json
-import pathlib
 import re
 
 from maml_tf.errors import UserError
+from maml_tf.regular_files import read_table
 from maml_tf.results.commands import without_paths
 
 
@@ -20,7 +20,7 @@ def read_json(path, hint="name run directories that main.py made"):
     UserError: it is not there, or damaged.
   """
   try:
-    return json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+    return read_table(path)
   except OSError as error:
     raise UserError(f"{path}: {error.strerror}; {hint}") from error
   except ValueError as error:
@@ -38,9 +38,12 @@ def rows_until(path, iterations):
   """The rows of a log up to the checkpoint: a run that was killed may have logged more."""
   if not path.exists():
     return []
-  with open(path, newline="", encoding="utf-8") as file:
-    rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
-  return [row for row in rows if row["iteration"] <= iterations]
+  try:
+    with open(path, newline="", encoding="utf-8") as file:
+      rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+    return [row for row in rows if row["iteration"] <= iterations]
+  except (KeyError, TypeError, ValueError, csv.Error) as error:
+    raise UserError(f"{path}: damaged ({error}); train on, which drops what is no row") from error
 
 
 def _compact(text):

@@ -118,7 +118,8 @@ class Trainer:
     self.checkpoints.rewind(at.iteration)
     logs = CsvLog(self.directory.metrics), CsvLog(self.directory.validation)
     for log in logs:
-      log.rewind(at.iteration)
+      if damaged := log.rewind(at.iteration):
+        self.say(f"{log.path}: {damaged} damaged {'row is' if damaged == 1 else 'rows are'} left out")
     if self._tensorboard_enabled:
       rewind_events(self.directory.events, at.iteration)
     board = TensorBoard(self.directory.events, self._tensorboard_enabled)
