@@ -1,11 +1,12 @@
 """Files of runs and of results: read with errors that name them, written whole and without the machine's folders."""
 
 import csv
+import io
 import json
 import re
 
 from maml_tf.errors import UserError
-from maml_tf.regular_files import read_table
+from maml_tf.regular_files import read_regular, read_table
 from maml_tf.results.commands import without_paths
 
 
@@ -39,10 +40,11 @@ def rows_until(path, iterations):
   if not path.exists():
     return []
   try:
-    with open(path, newline="", encoding="utf-8") as file:
-      rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+    text = read_regular(path).decode("utf-8")
+    table = csv.DictReader(io.StringIO(text, newline=""))
+    rows = [{name: float(value) for name, value in row.items() if value} for row in table]
     return [row for row in rows if row["iteration"] <= iterations]
-  except (KeyError, TypeError, ValueError, csv.Error) as error:
+  except (KeyError, OSError, TypeError, ValueError, csv.Error) as error:
     raise UserError(f"{path}: damaged ({error}); train on, which drops what is no row") from error
 
 

@@ -2,12 +2,13 @@
 
 import contextlib
 import csv
+import io
 import pathlib
 import re
 
 from maml_tf.errors import UserError
 from maml_tf.experiments.config import from_record
-from maml_tf.regular_files import read_table
+from maml_tf.regular_files import read_regular, read_table
 from maml_tf.results.plan import run_name
 
 
@@ -165,10 +166,10 @@ def _queries(config):
 def pace(folder, iterations):
   """(iteration logged last, seconds per iteration, seconds left) of a training; None before it has logged anything."""
   try:
-    with open(folder / "metrics.csv", newline="", encoding="utf-8") as file:
-      rows = list(csv.DictReader(file))[-10:]
+    text = read_regular(folder / "metrics.csv").decode("utf-8")
+    rows = list(csv.DictReader(io.StringIO(text, newline="")))[-10:]
     iteration = int(float(rows[-1]["iteration"]))
     seconds = sum(float(row["step_seconds"]) for row in rows) / len(rows)
-  except (OSError, IndexError, KeyError, TypeError, ValueError):  # none yet, or a line that is being written
+  except (OSError, IndexError, KeyError, TypeError, ValueError, ZeroDivisionError, csv.Error):  # none yet, or a line that is being written
     return None
   return iteration, seconds, (iterations - iteration) * seconds
