@@ -365,7 +365,7 @@ def run(setting, rounds, seconds, contenders):
 
 
 def run_memory(sizes, rounds, seconds, contenders):
-  """What inner steps and tasks cost in memory, printed as it is measured; a JSON-able dict.
+  """What inner steps cost in memory, printed as it is measured: dict of their number -> as `run`.
 
   Args:
     sizes: dict of other sizes than published, as of `setting_of`.
@@ -377,9 +377,7 @@ def run_memory(sizes, rounds, seconds, contenders):
   for steps in INNER_STEPS if sizes["num_updates"] is None else (sizes["num_updates"],):
     results[steps] = run(setting_of("memory", **sizes | {"num_updates": steps}), rounds, seconds, contenders)
     print("\n".join(report("miniimagenet", results[steps])), flush=True)
-  evaluation = run_evaluation(setting_of("evaluation", **sizes), rounds, seconds)
-  print("\n".join(report_evaluation(evaluation)), flush=True)
-  return {"by_inner_steps": results, "evaluation": evaluation}
+  return results
 
 
 def run_evaluation(setting, rounds, seconds):

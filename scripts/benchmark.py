@@ -3,11 +3,12 @@
   python scripts/benchmark.py sinusoid       # meta-iterations per second: sampling, second-order MAML, Adam
   python scripts/benchmark.py omniglot       # one second-order meta-gradient on random images: milliseconds, memory
   python scripts/benchmark.py miniimagenet
-  python scripts/benchmark.py memory         # miniImageNet: inner steps recomputed, an evaluation in parts
+  python scripts/benchmark.py memory         # miniImageNet after 1, 5 and 10 inner steps, with and without recomputing
+  python scripts/benchmark.py evaluation     # miniImageNet: 20 tasks at once, and as many at a time as fit
   python scripts/benchmark.py rl             # environment steps per second beside Gymnasium's vector environments
 
 The contenders take turns, several rounds, and the ratios are those of the medians. No data set is needed. PyTorch comes
-with `pip install "maml_tf[bench]"`; `rl` and `memory` need no PyTorch.
+with `pip install "maml_tf[bench]"`; `rl`, `memory` and `evaluation` need no PyTorch.
 """
 
 import functools
@@ -60,7 +61,15 @@ def memory():
   contenders = benchmarks.images.contenders_of("memory", FLAGS.contenders)
   import_tensorflow()
   sizes = {size: FLAGS[size].value for size in SIZES}
-  return {**benchmarks.images.run_memory(sizes, FLAGS.rounds, FLAGS.seconds, contenders), **timed()}
+  return {"by_inner_steps": benchmarks.images.run_memory(sizes, FLAGS.rounds, FLAGS.seconds, contenders), **timed()}
+
+
+def evaluation():
+  import_tensorflow()
+  setting = benchmarks.images.setting_of("evaluation", **{size: FLAGS[size].value for size in SIZES})
+  results = benchmarks.images.run_evaluation(setting, FLAGS.rounds, FLAGS.seconds)
+  print("\n".join(benchmarks.images.report_evaluation(results)))
+  return {"evaluation": results, **timed()}
 
 
 def rl():
@@ -76,7 +85,7 @@ def timed():
 
 
 IMAGES = {name: functools.partial(images, name) for name in ("omniglot", "miniimagenet")}
-BENCHMARKS = {"sinusoid": sinusoid, **IMAGES, "memory": memory, "rl": rl}
+BENCHMARKS = {"sinusoid": sinusoid, **IMAGES, "memory": memory, "evaluation": evaluation, "rl": rl}
 
 
 def measure(arguments):

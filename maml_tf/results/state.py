@@ -170,6 +170,6 @@ def pace(folder, iterations):
     rows = list(csv.DictReader(io.StringIO(text, newline="")))[-10:]
     iteration = int(float(rows[-1]["iteration"]))
     seconds = sum(float(row["step_seconds"]) for row in rows) / len(rows)
-  except (OSError, IndexError, KeyError, TypeError, ValueError, ZeroDivisionError, csv.Error):  # none yet, or a line that is being written
+  except (OSError, IndexError, KeyError, TypeError, ValueError, csv.Error):  # none yet, or a line that is being written
     return None
   return iteration, seconds, (iterations - iteration) * seconds
