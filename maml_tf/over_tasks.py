@@ -62,6 +62,13 @@ def meta_gradients(meta_loss, weights, batch, task_chunk=None, seed=None, limit=
   return tf.while_loop(lambda index, _: index < count, body, (0, zeros), parallel_iterations=1)[1]
 
 
+def chunk_of(batch, task_chunk):
+  """`task_chunk` where chunks can be computed: in a graph, of a known number of tasks that it divides; else None."""
+  num_tasks = tf.nest.flatten(batch.support_x)[0].shape[0]
+  fits = task_chunk is not None and num_tasks is not None and num_tasks % task_chunk == 0
+  return task_chunk if fits and not tf.executing_eagerly() else None
+
+
 def seed_from(seed, first):
   """The seed of the tasks from the `first` on: `randomness.per_task` of it goes on where that of `seed` would be."""
   return seed + tf.stack([0, tf.cast(first, tf.int32)])

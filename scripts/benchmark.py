@@ -51,48 +51,44 @@ def images(name):
   contenders = benchmarks.images.contenders_of(name, FLAGS.contenders)
   torch = circumstances.import_torch()
   import_tensorflow()
-  setting = benchmarks.images.setting_of(name, **{size: FLAGS[size].value for size in SIZES})
-  results = benchmarks.images.run(setting, FLAGS.rounds, FLAGS.seconds, contenders)
-  print("\n".join(benchmarks.images.report(name, results)))
+  results = benchmarks.images.run_named(name, sizes(), FLAGS.rounds, FLAGS.seconds, contenders)
   return {**results, "torch": torch.__version__, **timed()}
 
 
 def memory():
   contenders = benchmarks.images.contenders_of("memory", FLAGS.contenders)
   import_tensorflow()
-  sizes = {size: FLAGS[size].value for size in SIZES}
-  return {"by_inner_steps": benchmarks.images.run_memory(sizes, FLAGS.rounds, FLAGS.seconds, contenders), **timed()}
+  return {"by_inner_steps": benchmarks.images.run_memory(sizes(), FLAGS.rounds, FLAGS.seconds, contenders), **timed()}
 
 
 def evaluation():
   import_tensorflow()
-  setting = benchmarks.images.setting_of("evaluation", **{size: FLAGS[size].value for size in SIZES})
-  results = benchmarks.images.run_evaluation(setting, FLAGS.rounds, FLAGS.seconds)
-  print("\n".join(benchmarks.images.report_evaluation(results)))
-  return {"evaluation": results, **timed()}
+  return {"evaluation": benchmarks.images.run_evaluation(sizes(), FLAGS.rounds, FLAGS.seconds), **timed()}
 
 
 def rl():
   benchmarks.policies.check_installed()
   import_tensorflow()
-  results = benchmarks.policies.run(FLAGS.rounds, FLAGS.horizon)
-  print("\n".join(benchmarks.policies.report(results)))
+  print("\n".join(benchmarks.policies.report(results := benchmarks.policies.run(FLAGS.rounds, FLAGS.horizon))))
   return {**results, **circumstances.describe(rounds=FLAGS.rounds)}
+
+
+def sizes():
+  return {size: FLAGS[size].value for size in SIZES}
 
 
 def timed():
   return circumstances.describe(rounds=FLAGS.rounds, seconds=FLAGS.seconds)
 
 
-IMAGES = {name: functools.partial(images, name) for name in ("omniglot", "miniimagenet")}
-BENCHMARKS = {"sinusoid": sinusoid, **IMAGES, "memory": memory, "evaluation": evaluation, "rl": rl}
+BENCHMARKS = {name: functools.partial(images, name) for name in ("omniglot", "miniimagenet")}
+BENCHMARKS |= {"sinusoid": sinusoid, "memory": memory, "evaluation": evaluation, "rl": rl}
 
 
 def measure(arguments):
   if len(arguments) != 1 or arguments[0] not in BENCHMARKS:
     raise UserError(f"expected one argument of {', '.join(BENCHMARKS)}, got {' '.join(arguments) or 'none'}")
-  (name,) = arguments
-  results = {"format_version": 1, "benchmark": name, **BENCHMARKS[name]()}
+  results = {"format_version": 1, "benchmark": arguments[0], **BENCHMARKS[arguments[0]]()}
   if FLAGS.output:
     from maml_tf.training.checkpoints import write_atomically
 

@@ -27,16 +27,23 @@ class Algorithm:
     needs_head: the network ends in a layer of logits or outputs. False: it ends in features.
     kinds: which domains it is for, of "regression", "classification", "policies". A plug-in says it here.
     settings: names of the settings (`experiments.settings`) that it takes as arguments. A plug-in says it here.
+    of_data: what it takes as arguments that only the data can tell, of "ways" (classes of a task) and
+      "training_classes" (classes to train on).
+    trains_on_classes: a training batch is images of all classes, with the labels of those, in place of tasks.
     compiles: whether XLA can compile it.
     fixed_variables: variables that no training changes, which an exported artefact has to carry.
+    task_chunk: tasks that are computed at a time where nobody says how many; None: all.
   """
 
   has_steps: ClassVar[bool] = True
   needs_head: ClassVar[bool] = True
   kinds: ClassVar[tuple] = ("regression", "classification")
   settings: ClassVar[tuple] = ()
+  of_data: ClassVar[tuple] = ()
+  trains_on_classes: ClassVar[bool] = False
   compiles: ClassVar[bool] = True
   fixed_variables = ()
+  task_chunk = None
 
   def initial_weights(self, seed=0):
     """Every meta-parameter before training, of a Python integer seed: dict of name -> plain tensor, in layer order."""

@@ -5,13 +5,12 @@ Imports no TensorFlow, so that a queue may list its rows at once.
 
 import dataclasses
 import functools
-import hashlib
 import json
 import re
 import shlex
 
 from maml_tf.errors import UserError
-from maml_tf.experiments.config import readable_name, resolve, training_settings
+from maml_tf.experiments.config import resolve, run_name
 from maml_tf.regular_files import read_regular
 
 FIELDS = {"name": str, "settings": dict, "priority": int, "why": str, "seeds": list, "evaluations": list,
@@ -96,12 +95,6 @@ class Training:
 
   def command(self, **more):
     return shlex.join(["python", "scripts/main.py", *self.flags(**more)])
-
-
-def run_name(config):
-  """The name of a run directory, as `maml_tf.experiments.run` makes it, without importing TensorFlow."""
-  digest = hashlib.sha256(json.dumps(training_settings(config), sort_keys=True).encode()).hexdigest()
-  return f"{readable_name(config)}-{digest[:8]}"
 
 
 def load(path):

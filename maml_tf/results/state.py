@@ -7,9 +7,8 @@ import pathlib
 import re
 
 from maml_tf.errors import UserError
-from maml_tf.experiments.config import from_record
+from maml_tf.experiments.config import from_record, run_name
 from maml_tf.regular_files import read_regular, read_table
-from maml_tf.results.plan import run_name
 
 
 class Places:

@@ -61,7 +61,7 @@ class SupervisedLearner(Learner):
     initial_weights: dict of weights to start from in place of a fresh initialisation.
     metadata: dict that travels in the exported artefact.
     task_chunk: tasks that are computed at a time, for memory, in training and in evaluation. It divides
-      `meta_batch_size`. None: all of them, or as many as `memory` finds to fit.
+      `meta_batch_size`. None: as many as the algorithm says, else as many as `memory` finds to fit.
     stored_dtype: of the weights in the exported artefact; None: their own.
     export_bn_mode: as `bn_mode` of `export.AdaptationModule`.
   """
@@ -87,7 +87,7 @@ class SupervisedLearner(Learner):
     self.optimizer = optimizers.Adam() if optimizer is None else optimizer
     self.eval_updates = eval_updates
     self.metadata = metadata or {}
-    self.task_chunk = task_chunk
+    self.task_chunk = self.algorithm.task_chunk if task_chunk is None else task_chunk
     self.stored_dtype, self.export_bn_mode = stored_dtype, export_bn_mode
     self._initial_weights = initial_weights
 
