@@ -1,4 +1,4 @@
-"""A signal while a command validates, evaluates, exports or decodes: acknowledged, nothing half-written, gone on from."""
+"""A signal while a command validates, evaluates, exports or decodes: acknowledged, nothing half-written, no loss."""
 
 import contextlib
 import io
