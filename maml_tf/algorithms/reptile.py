@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from maml_tf import tracing
+from maml_tf import over_tasks, tracing
 from maml_tf.algorithms.maml import MAML
 
 
@@ -36,7 +36,9 @@ def _all_as_support(batch):
   """The tasks with their query examples joined to the support set."""
 
   def join(support, query):
-    return tf.concat([support, query], axis=1)
+    return tf.nest.map_structure(lambda s, q: tf.concat([s, q], axis=1), support, query)
+
+  batch = over_tasks.as_tensors(batch)
 
   mask = None
   if batch.support_mask is not None or batch.query_mask is not None:
@@ -48,4 +50,4 @@ def _all_as_support(batch):
 
 
 def _mask(mask, labels):
-  return tf.ones(tf.shape(labels)[:2], tf.bool) if mask is None else tf.cast(mask, tf.bool)
+  return tf.ones(tf.shape(tf.nest.flatten(labels)[0])[:2], tf.bool) if mask is None else tf.cast(mask, tf.bool)
