@@ -127,8 +127,8 @@ METHODS = {
     # First order by nature; its runs are older than that it has no such setting.
     Method(
       "reptile", "Reptile", "maml_tf.algorithms.reptile:Reptile", (REGRESSION, CLASSIFICATION),
-      shaped_by=(*_INNER_LOOP, *_SCHEDULE), evaluated_with=("train_update_lr", *_STEPS),
-      hashed={"stop_grad": False}, color="tab:orange", keeps_averages=True,
+      shaped_by=(*_INNER_LOOP, *_SCHEDULE, "inner_optimizer", "inner_batch_size", "meta_optimizer"),
+      evaluated_with=("train_update_lr", *_STEPS), hashed={"stop_grad": False}, color="tab:orange", keeps_averages=True,
     ),
     Method(
       "fomaml", "first-order MAML", "maml_tf.algorithms.fomaml:FirstOrderMAML", (REGRESSION, CLASSIFICATION),
@@ -154,6 +154,20 @@ METHODS = {
       defaults={"num_updates": 5, "loss_reduction": "mean", "meta_lr_schedule": "cosine", "jit_compile": False},
       defaults_of_kind={CLASSIFICATION: {"metatrain_iterations": 50000}}, color="deeppink", keeps_averages=True,
     ),
+    # Ravi and Larochelle 2017: 32 filters, max-pooling, an episode at a time; 12 passes there.
+    Method(
+      "meta_lstm", "meta-learner LSTM", "maml_tf.algorithms.meta_lstm:MetaLSTM", (REGRESSION, CLASSIFICATION),
+      shaped_by=("num_updates", "loss_reduction", "bn_mode"), evaluated_with=_STEPS,
+      defaults=_READS | {"num_updates": 5, "eval_updates": 5, "num_filters": 32, "meta_batch_size": 4,
+                         "loss_reduction": "mean"},
+      color="sienna",
+    ),
+    # Santoro et al. 2016: 200 units, 128 places of 40, 4 heads.
+    Method(
+      "mann", "memory-augmented network", "maml_tf.algorithms.mann:MANN", (REGRESSION, CLASSIFICATION),
+      shaped_by=("bn_mode", "recurrent_size", "memory_slots", "slot_size", "read_heads"), evaluated_with=_EXPORTED,
+      defaults=_READS | {"recurrent_size": 200}, color="firebrick",
+    ),
     Method(
       "lstm", "LSTM", "maml_tf.algorithms.lstm:LSTMReader", (REGRESSION, CLASSIFICATION),
       shaped_by=("bn_mode", "recurrent_size"), evaluated_with=_EXPORTED, defaults=_READS, color="slategray",
@@ -167,6 +181,11 @@ METHODS = {
     Method(
       "siamese", "siamese networks", "maml_tf.algorithms.siamese:Siamese", (CLASSIFICATION,),
       shaped_by=("bn_mode",), evaluated_with=_EXPORTED, defaults={"max_pool": True}, color="tan",
+    ),
+    Method(
+      "memory", "memory module", "maml_tf.algorithms.memory:Memory", (CLASSIFICATION,),
+      shaped_by=("bn_mode", "memory_slots", "margin"), evaluated_with=_EXPORTED, defaults={"max_pool": True},
+      color="darkkhaki",
     ),
     Method(
       "matching", "matching networks", "maml_tf.algorithms.matching:Matching", (CLASSIFICATION,),

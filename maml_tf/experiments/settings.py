@@ -321,6 +321,22 @@ _DESCRIBED = (
           of_method=True, argument="temporal_filters", hashed=True),
   Setting("temporal_blocks", 4, "dense blocks of each of them, which spans 2 to this power of examples", "method",
           check=at_least(1), of_method=True, argument="temporal_blocks", hashed=True),
+  Setting("memory_slots", 128, "places in a memory", "method", check=at_least(1), of_method=True,
+          argument="memory_slots", hashed=True),
+  Setting("slot_size", 40, "entries of a place in the memory of a network", "method", check=at_least(1),
+          of_method=True, argument="slot_size", hashed=True),
+  Setting("read_heads", 4, "heads that read from it, and write to it", "method", check=at_least(1), of_method=True,
+          argument="read_heads", hashed=True),
+  Setting("margin", 0.1, "by how much the memory module has the nearest right key nearer than any wrong one", "method",
+          float, _rate, of_method=True, argument="margin", hashed=True),
+  # Reptile as published. Its runs of before have none of these.
+  Setting("inner_optimizer", "sgd", "of Reptile's inner steps; adam, with beta_1 = 0, is the published one", "method",
+          str, choices=("sgd", "adam"), of_method=True, argument="inner_optimizer", hashed=True, unless="sgd",
+          shown=(67, lambda c: "inneradam" if c.inner_optimizer == "adam" else None)),
+  Setting("inner_batch_size", 0, "examples of each inner step in training; 0: all of the task", "method",
+          check=at_least(0), of_method=True, argument="inner_batch_size", hashed=True, unless=0),
+  Setting("meta_optimizer", "adam", "what moves the initialisation; sgd: by --meta_lr towards the adapted weights, as "
+          "published", "training", str, choices=("adam", "sgd"), of_method=True, hashed=True, unless="adam"),
   # Online meta-learning.
   Setting("num_tasks", 56, "tasks of the stream, those of a warm start included", "stream", check=at_least(1),
           of_domain=True, hashed=True, shown=(15, lambda c: f"tasks_{c.num_tasks}")),
