@@ -2,6 +2,7 @@
 
 from typing import ClassVar
 
+import numpy as np
 import tensorflow as tf
 
 from maml_tf import losses, over_tasks, tracing
@@ -52,6 +53,27 @@ class FeatureLearner(Algorithm):
 
   def exported(self, bn_mode):
     return with_bn_mode(self, bn_mode)
+
+  def check_batch(self, batch):
+    super().check_batch(batch)
+    for name in ("support_x", "query_x"):
+      if isinstance(getattr(batch, name), dict | tuple):
+        raise ValueError(f"{name}: it has several parts; {type(self).__name__} takes the features of one input")
+    if self.loss is losses.crossentropy:
+      self._check_labels(batch)
+    self.model.apply(self.model.initial_weights(None), tf.convert_to_tensor(batch.query_x)[:1, :2])
+
+  def _check_labels(self, batch):
+    support_y, support_mask = np.asarray(batch.support_y), batch.support_mask
+    for name, labels in (("support_y", support_y), ("query_y", np.asarray(batch.query_y))):
+      if labels.ndim != 2 or labels.dtype.kind not in "iu":
+        raise ValueError(
+          f"{name}: it has shape {labels.shape} and type {labels.dtype}; {type(self).__name__} expects integers [T, n]"
+        )
+    classes = support_y if support_mask is None else np.where(np.asarray(support_mask, bool), support_y, 0)
+    because, count = "the support set has {} classes", int(classes.max(initial=0)) + 1
+    losses.check_labels(support_y, count, support_mask, "support_y", because)
+    losses.check_labels(batch.query_y, count, batch.query_mask, "query_y", because)
 
   def shares_statistics(self):
     return self.bn_mode == "transductive" and self.model.has_statistics

@@ -4,7 +4,8 @@ import tensorflow as tf
 
 from maml_tf import losses, over_tasks, randomness, tracing
 from maml_tf import maml as inner_loop
-from maml_tf.algorithms.maml import MAML, MetaParameters
+from maml_tf.algorithms.maml import MAML
+from maml_tf.algorithms.meta_parameters import MetaParameters
 from maml_tf.errors import UserError
 
 BETA_2, EPSILON = 0.999, 1e-8  # openai/supervised-reptile: TensorFlow's Adam, with beta_1 = 0
@@ -86,7 +87,7 @@ class Reptile(MAML):
     if self.adam or self.inner_batch_size:
       adapted, moved = self._adapted_as_published(weights, over_tasks.as_tensors(whole), seed)
     else:
-      adapted, support_losses = self._adapt_for_training(weights, whole)
+      adapted, support_losses, *_ = self._adapt_for_training(weights, whole)
     loss, metrics, updates = self._loss_and_metrics(weights, adapted, support_losses, batch)
     towards = {n: tf.stop_gradient(weights[n] - tf.reduce_mean(adapted[n], axis=0)) for n in self.model.weight_shapes}
     with_gradient = tf.add_n([tf.reduce_sum(towards[n] * weights[n]) for n in towards])

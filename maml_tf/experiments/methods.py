@@ -99,6 +99,17 @@ METHODS = {
       shaped_by=(*_FINE_TUNED, "num_regressors", "regulariser", "regulariser_strength"),
       evaluated_with=("update_lr", *_STEPS), flag="baseline", defaults={"meta_batch_size": 500}, color="rosybrown",
     ),
+    # Ravi and Larochelle 2017: batches of 64 images of all training classes.
+    Method(
+      "finetune", "fine-tuning", "maml_tf.algorithms.classifier:FineTuning", (CLASSIFICATION,),
+      shaped_by=_FINE_TUNED, evaluated_with=("update_lr", *_STEPS), flag="baseline",
+      defaults={"meta_batch_size": 1, "max_pool": True}, color="rosybrown",
+    ),
+    Method(
+      "neighbour", "nearest neighbour", "maml_tf.algorithms.classifier:NearestNeighbour", (CLASSIFICATION,),
+      shaped_by=("bn_mode",), evaluated_with=_EXPORTED, flag="baseline",
+      defaults={"meta_batch_size": 1, "max_pool": True}, color="darkkhaki",
+    ),
     Method(
       "pretrain", "pretrained on all tasks", "maml_tf.algorithms.pretraining:Pretraining", (REGRESSION, POLICIES),
       shaped_by=_FINE_TUNED, evaluated_with=("update_lr", *_STEPS), flag="baseline", color="tab:red",
