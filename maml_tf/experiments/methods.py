@@ -167,7 +167,7 @@ METHODS = {
     ),
     # Ravi and Larochelle 2017: 32 filters, max-pooling, an episode at a time; 12 passes there.
     Method(
-      "meta_lstm", "meta-learner LSTM", "maml_tf.algorithms.meta_lstm:MetaLSTM", (REGRESSION, CLASSIFICATION),
+      "metalstm", "meta-learner LSTM", "maml_tf.algorithms.metalstm:MetaLSTM", (REGRESSION, CLASSIFICATION),
       shaped_by=("num_updates", "loss_reduction", "bn_mode"), evaluated_with=_STEPS,
       defaults=_READS | {"num_updates": 5, "eval_updates": 5, "num_filters": 32, "meta_batch_size": 4,
                          "loss_reduction": "mean"},
@@ -192,6 +192,11 @@ METHODS = {
     Method(
       "siamese", "siamese networks", "maml_tf.algorithms.siamese:Siamese", (CLASSIFICATION,),
       shaped_by=("bn_mode",), evaluated_with=_EXPORTED, defaults={"max_pool": True}, color="tan",
+    ),
+    Method(
+      "statistician", "neural statistician", "maml_tf.algorithms.statistician:Statistician", (CLASSIFICATION,),
+      shaped_by=("bn_mode", "statistic_size", "latent_size"), evaluated_with=_EXPORTED, defaults={"max_pool": True},
+      color="plum",
     ),
     Method(
       "memory", "memory module", "maml_tf.algorithms.memory:Memory", (CLASSIFICATION,),

@@ -341,6 +341,10 @@ _DESCRIBED = (
           argument="read_heads", hashed=True),
   Setting("margin", 0.1, "by how much the memory module has the nearest right key nearer than any wrong one", "method",
           float, _rate, of_method=True, argument="margin", hashed=True),
+  Setting("statistic_size", 512, "entries of a neural statistician's context", "method", check=at_least(1),
+          of_method=True, argument="statistic_size", hashed=True),
+  Setting("latent_size", 16, "entries of an image's latent variable", "method", check=at_least(1), of_method=True,
+          argument="latent_size", hashed=True),
   # Reptile as published. Its runs of before have none of these.
   Setting("inner_optimizer", "sgd", "of Reptile's inner steps; adam, with beta_1 = 0, is the published one", "method",
           str, choices=("sgd", "adam"), of_method=True, argument="inner_optimizer", hashed=True, unless="sgd",

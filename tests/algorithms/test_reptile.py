@@ -40,7 +40,10 @@ def by_keras(optimizer, model, weights, x, y, variables=None):
 
 
 def test_the_inner_adam_is_keras_own_and_goes_on(float64):
-  """One task, two meta-iterations: the second begins with the squared gradients of the first."""
+  """One task, two meta-iterations; the second goes on with the squared gradients of the first.
+
+  Keras keeps its rates in float32.
+  """
   reptile, weights = made()
   model, batch = reptile.model, regression_batch(num_tasks=1)
   adam = keras.optimizers.Adam(RATE, beta_1=0.0, beta_2=0.999, epsilon=1e-8)
@@ -51,18 +54,18 @@ def test_the_inner_adam_is_keras_own_and_goes_on(float64):
     found = meta_gradients(reptile.meta_loss, weights, batch, seed=randomness.make_seed(0))
     adapted, variables = by_keras(adam, model, theta, x, y, variables)
     for name in theta:
-      np.testing.assert_allclose(theta[name] - found.gradients[name], adapted[name], rtol=1e-6, atol=1e-9)
+      np.testing.assert_allclose(theta[name] - found.gradients[name], adapted[name], rtol=1e-5, atol=1e-6)
     assert found.updates["training/inner_steps"] == done * STEPS
     weights = weights | found.updates
   theta = {n: weights[n] for n in model.weight_shapes}
   expected, _ = by_keras(adam, model, theta, batch.support_x[0], batch.support_y[0], variables)
   steps = reptile.adapt(weights, batch.support_x, batch.support_y)
   for name in theta:
-    np.testing.assert_allclose(steps[-1][name][0], expected[name], rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(steps[-1][name][0], expected[name], rtol=1e-5, atol=1e-6)
   error = np.mean(
     (model.apply({n: tf.constant(v) for n, v in expected.items()}, batch.query_x[0]) - batch.query_y[0]) ** 2
   )
-  np.testing.assert_allclose(reptile.evaluate(weights, batch, STEPS)["loss"][STEPS, 0], error, rtol=1e-6)
+  np.testing.assert_allclose(reptile.evaluate(weights, batch, STEPS)["loss"][STEPS, 0], error, rtol=1e-4)
 
 
 def test_mini_batches_go_through_all_examples_before_they_begin_anew():

@@ -10,7 +10,7 @@ from finite_differences import relative_error
 from meta_batches import mlp, regression_batch, spread
 
 from maml_tf import MAML, models
-from maml_tf.algorithms.meta_lstm import BIASES, UNITS, MetaLSTM, preprocessed
+from maml_tf.algorithms.metalstm import BIASES, UNITS, MetaLSTM, preprocessed
 from maml_tf.errors import UserError
 from maml_tf.experiments.config import resolve
 from maml_tf.over_tasks import meta_gradients
@@ -110,8 +110,8 @@ def test_it_learns_resumes_and_exports_the_four_functions(tmp_path):
 
 @pytest.mark.parametrize(("datasource", "outputs"), [("sinusoid", 1), ("omniglot", 5)])
 def test_the_experiments_make_it_and_refuse_what_it_lacks(datasource, outputs):
-  _, answers = clusters.from_command_line(datasource, "meta_lstm")
+  _, answers = clusters.from_command_line(datasource, "metalstm")
   assert answers.shape == (1, 3, outputs) and np.isfinite(answers).all()
   for given in ({"update_lr": 0.1}, {"stop_grad": True}, {"bn_mode": "running"}, {"temporal_blocks": 2}):
     with pytest.raises(UserError, match=f"^--{next(iter(given))}="):
-      resolve(datasource, learner="meta_lstm", **given)
+      resolve(datasource, learner="metalstm", **given)
