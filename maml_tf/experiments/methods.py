@@ -160,7 +160,7 @@ METHODS = {
     # Antoniou et al. 2019: 100 epochs of 500 iterations; 15 of them with the losses of all steps, 50 first order.
     Method(
       "mamlpp", "MAML++", "maml_tf.algorithms.mamlpp:MAMLPlusPlus", (REGRESSION, CLASSIFICATION),
-      shaped_by=(*_INNER_LOOP, "multi_step_iterations", "first_order_iterations", *_SCHEDULE),
+      shaped_by=(*_INNER_LOOP, "multi_step_iterations", "first_order_iterations", "per_step_norm", *_SCHEDULE),
       evaluated_with=_STEPS,
       defaults={"num_updates": 5, "loss_reduction": "mean", "meta_lr_schedule": "cosine", "jit_compile": False},
       defaults_of_kind={CLASSIFICATION: {"metatrain_iterations": 50000}}, color="deeppink", keeps_averages=True,

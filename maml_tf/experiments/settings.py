@@ -142,6 +142,10 @@ def _only_scheduled(config):
   return "--meta_lr_schedule=linear or cosine" if config.meta_lr_schedule == "constant" else None
 
 
+def _only_normalised(config):
+  return "--norm=batch_norm or layer_norm" if config.norm == "None" else None
+
+
 def _only_full_context(config):
   return None if config.full_context else "--full_context"
 
@@ -310,6 +314,8 @@ _DESCRIBED = (
           "step's alone", "method", check=at_least(0), of_method=True, argument="multi_step_iterations", hashed=True),
   Setting("first_order_iterations", 25000, "meta-iterations before second derivatives are taken", "method",
           check=at_least(0), of_method=True, argument="first_order_iterations", hashed=True),
+  Setting("per_step_norm", False, "MAML++: weights of normalisation for every inner step", "method", bool,
+          of_method=True, argument="per_step_norm", hashed=True, unless=False, when=_only_normalised),
   Setting("attention_scale", 10.0, "what matching networks multiply cosines by; the paper's is 1", "method", float,
           _rate, of_method=True, argument="attention_scale", hashed=True),
   Setting("full_context", False, "matching networks: embed examples in the context of the support set", "method", bool,
