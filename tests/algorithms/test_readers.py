@@ -178,4 +178,7 @@ def test_a_model_that_does_not_say_its_outputs_needs_their_number():
   network = keras.Sequential([keras.Input((4,)), keras.layers.Dense(6, "relu", dtype="float32")])
   with pytest.raises(UserError, match="num_outputs=None"):
     LSTMReader(models.from_keras(network), "crossentropy")
-  assert LSTMReader(models.from_keras(network), "crossentropy", num_outputs=3).item_size == 10
+  algorithm = LSTMReader(models.from_keras(network), "crossentropy", num_outputs=3)
+  assert algorithm.item_size == 10
+  with pytest.raises(ValueError, match="support_y: label 3"):
+    algorithm.check_batch(clusters.sampled(tf.float32))
