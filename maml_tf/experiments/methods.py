@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from maml_tf.errors import UserError
 
 REGRESSION, CLASSIFICATION, POLICIES, ONLINE = "regression", "classification", "policies", "online"
+AMBIGUOUS = "ambiguous"
 
 _INNER_LOOP = ("update_lr", "num_updates", "loss_reduction", "bn_mode", "mixed_precision")
 _SECOND_ORDER = ("stop_grad", "checkpoint_inner_steps")
@@ -90,7 +91,7 @@ METHODS = {
   for method in (
     Method(
       "random", "random initialisation", "maml_tf.algorithms.pretraining:Pretraining",
-      (REGRESSION, CLASSIFICATION, POLICIES), shaped_by=(*_FINE_TUNED, "mixed_precision"),
+      (REGRESSION, CLASSIFICATION, POLICIES, AMBIGUOUS), shaped_by=(*_FINE_TUNED, "mixed_precision"),
       evaluated_with=("update_lr", *_STEPS), flag="baseline", color="tab:gray",
     ),
     Method(
@@ -110,11 +111,12 @@ METHODS = {
       defaults={"meta_batch_size": 1, "max_pool": True}, color="darkkhaki",
     ),
     Method(
-      "pretrain", "pretrained on all tasks", "maml_tf.algorithms.pretraining:Pretraining", (REGRESSION, POLICIES),
-      shaped_by=_FINE_TUNED, evaluated_with=("update_lr", *_STEPS), flag="baseline", color="tab:red",
+      "pretrain", "pretrained on all tasks", "maml_tf.algorithms.pretraining:Pretraining",
+      (REGRESSION, POLICIES, AMBIGUOUS), shaped_by=_FINE_TUNED, evaluated_with=("update_lr", *_STEPS), flag="baseline",
+      color="tab:red",
     ),
     Method(
-      "maml", "MAML", "maml_tf.algorithms.maml:MAML", (REGRESSION, CLASSIFICATION, POLICIES),
+      "maml", "MAML", "maml_tf.algorithms.maml:MAML", (REGRESSION, CLASSIFICATION, POLICIES, AMBIGUOUS),
       shaped_by=(*_INNER_LOOP, *_SECOND_ORDER, "inner"), evaluated_with=("train_update_lr", *_STEPS), color="tab:blue",
       keeps_averages=True,
     ),
@@ -163,6 +165,18 @@ METHODS = {
       evaluated_with=_STEPS,
       defaults={"num_updates": 5, "loss_reduction": "mean", "meta_lr_schedule": "cosine", "jit_compile": False},
       defaults_of_kind={CLASSIFICATION: {"metatrain_iterations": 50000}}, color="deeppink", keeps_averages=True,
+    ),
+    # Finn, Xu and Levine 2018.
+    Method(
+      "platipus", "PLATIPUS", "maml_tf.algorithms.platipus:PLATIPUS", (REGRESSION, AMBIGUOUS),
+      shaped_by=(*_INNER_LOOP, "stop_grad", "kl_weight"), evaluated_with=("train_update_lr", *_STEPS),
+      defaults={"jit_compile": False}, color="mediumorchid",
+    ),
+    # Yoon et al. 2018.
+    Method(
+      "bmaml", "Bayesian MAML", "maml_tf.algorithms.bmaml:BayesianMAML", (REGRESSION, AMBIGUOUS),
+      shaped_by=("update_lr", "num_updates", "loss_reduction", "num_particles", "leader_updates"),
+      evaluated_with=("train_update_lr", *_STEPS), defaults={"jit_compile": False}, color="chocolate",
     ),
     Method(
       "siamese", "siamese networks", "maml_tf.algorithms.siamese:Siamese", (CLASSIFICATION,),

@@ -34,7 +34,7 @@ def collect(output, folders, root, shots=None):
     content = policies.collect(folders, root)
   elif domain == "online":
     content = online.collect(folders, root)
-  elif domain == "sinusoid":
+  elif domain in ("sinusoid", "ambiguous"):
     content = sinusoid.collect(folders)
   else:
     raise UserError(f"{folders[0]}: runs of {domain} are not collected; expected images, online, policies or sinusoid")

@@ -13,8 +13,6 @@ _OTHERS = {
   "statistician": "neural statistician",
   "metalstm": "meta-learner LSTM",
   "snail": "SNAIL",
-  "platipus": "PLATIPUS",
-  "bmaml": "Bayesian MAML",
 }
 
 
