@@ -9,6 +9,7 @@ from typing import ClassVar
 import tensorflow as tf
 
 from maml_tf import losses
+from maml_tf.tasks import base as tasks
 
 CONTRACT = ("has_steps", "initial_weights", "meta_loss", "adapt", "predict")
 
@@ -31,6 +32,7 @@ class Algorithm:
     trains_on_classes: a training batch is images of all classes, with the labels of those, in place of tasks.
     compiles: whether XLA can compile it.
     fixed_variables: variables that no training changes, which an exported artefact has to carry.
+    task_chunk: tasks that are computed at a time where nobody says how many; None: all.
   """
 
   has_steps: ClassVar[bool] = True
@@ -41,6 +43,7 @@ class Algorithm:
   trains_on_classes: ClassVar[bool] = False
   compiles: ClassVar[bool] = True
   fixed_variables = ()
+  task_chunk = None
 
   def initial_weights(self, seed=0):
     """Every meta-parameter before training, of a Python integer seed: dict of name -> plain tensor, in layer order."""
@@ -124,6 +127,17 @@ class Algorithm:
       task = self.adapt_final(weights, batch.support_x, batch.support_y, count, seed)
       measured.append(self.measure(self.predict(task, batch.query_x), batch))
     return {name: tf.stack([values[name] for values in measured]) for name in measured[0]}
+
+  def check_batch(self, batch):
+    """An error where a concrete batch does not fit the algorithm or itself. It is called before training, for one task.
+
+    Args:
+      batch: `TaskBatch` of concrete arrays.
+
+    Raises:
+      ValueError: with the name of the field, what was found and what is expected.
+    """
+    tasks.check_batch(batch)
 
   def optional_names(self, weights):
     """Names of the weights that an artefact to start from may lack: they begin afresh then."""

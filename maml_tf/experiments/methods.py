@@ -85,6 +85,7 @@ class Method:
 
 _EXPORTED = ("export_bn_mode",)
 _STEPS = ("eval_updates", *_EXPORTED)
+_READS = {"max_pool": True, "jit_compile": False}
 # From the weakest to the strongest in the paper's figures, which is the order of legends and tables.
 METHODS = {
   method.name: method
@@ -177,6 +178,16 @@ METHODS = {
       "bmaml", "Bayesian MAML", "maml_tf.algorithms.bmaml:BayesianMAML", (REGRESSION, AMBIGUOUS),
       shaped_by=("update_lr", "num_updates", "loss_reduction", "num_particles", "leader_updates"),
       evaluated_with=("train_update_lr", *_STEPS), defaults={"jit_compile": False}, color="chocolate",
+    ),
+    Method(
+      "lstm", "LSTM", "maml_tf.algorithms.lstm:LSTMReader", (REGRESSION, CLASSIFICATION),
+      shaped_by=("bn_mode", "recurrent_size"), evaluated_with=_EXPORTED, defaults=_READS, color="slategray",
+    ),
+    Method(
+      "snail", "SNAIL", "maml_tf.algorithms.snail:SNAIL", (REGRESSION, CLASSIFICATION),
+      shaped_by=("bn_mode", "temporal_filters", "temporal_blocks"), evaluated_with=_EXPORTED, defaults=_READS,
+      # The paper has no regression: as many filters as in its bandits.
+      defaults_of_kind={REGRESSION: {"temporal_filters": 32}}, color="indigo",
     ),
     Method(
       "siamese", "siamese networks", "maml_tf.algorithms.siamese:Siamese", (CLASSIFICATION,),

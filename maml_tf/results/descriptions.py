@@ -12,7 +12,6 @@ _OTHERS = {
   "memory": "memory module",
   "statistician": "neural statistician",
   "metalstm": "meta-learner LSTM",
-  "snail": "SNAIL",
 }
 
 
