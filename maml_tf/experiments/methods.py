@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from maml_tf.errors import UserError
 
 REGRESSION, CLASSIFICATION, POLICIES, ONLINE = "regression", "classification", "policies", "online"
+AMBIGUOUS = "ambiguous"
 
 _INNER_LOOP = ("update_lr", "num_updates", "loss_reduction", "bn_mode", "mixed_precision")
 _SECOND_ORDER = ("stop_grad", "checkpoint_inner_steps")
@@ -91,7 +92,7 @@ METHODS = {
   for method in (
     Method(
       "random", "random initialisation", "maml_tf.algorithms.pretraining:Pretraining",
-      (REGRESSION, CLASSIFICATION, POLICIES), shaped_by=(*_FINE_TUNED, "mixed_precision"),
+      (REGRESSION, CLASSIFICATION, POLICIES, AMBIGUOUS), shaped_by=(*_FINE_TUNED, "mixed_precision"),
       evaluated_with=("update_lr", *_STEPS), flag="baseline", color="tab:gray",
     ),
     Method(
@@ -111,11 +112,12 @@ METHODS = {
       defaults={"meta_batch_size": 1, "max_pool": True}, color="darkkhaki",
     ),
     Method(
-      "pretrain", "pretrained on all tasks", "maml_tf.algorithms.pretraining:Pretraining", (REGRESSION, POLICIES),
-      shaped_by=_FINE_TUNED, evaluated_with=("update_lr", *_STEPS), flag="baseline", color="tab:red",
+      "pretrain", "pretrained on all tasks", "maml_tf.algorithms.pretraining:Pretraining",
+      (REGRESSION, POLICIES, AMBIGUOUS), shaped_by=_FINE_TUNED, evaluated_with=("update_lr", *_STEPS), flag="baseline",
+      color="tab:red",
     ),
     Method(
-      "maml", "MAML", "maml_tf.algorithms.maml:MAML", (REGRESSION, CLASSIFICATION, POLICIES),
+      "maml", "MAML", "maml_tf.algorithms.maml:MAML", (REGRESSION, CLASSIFICATION, POLICIES, AMBIGUOUS),
       shaped_by=(*_INNER_LOOP, *_SECOND_ORDER, "inner"), evaluated_with=("train_update_lr", *_STEPS), color="tab:blue",
       keeps_averages=True,
     ),
@@ -178,6 +180,18 @@ METHODS = {
       "mann", "memory-augmented network", "maml_tf.algorithms.mann:MANN", (REGRESSION, CLASSIFICATION),
       shaped_by=("bn_mode", "recurrent_size", "memory_slots", "slot_size", "read_heads"), evaluated_with=_EXPORTED,
       defaults=_READS | {"recurrent_size": 200}, color="firebrick",
+    ),
+    # Finn, Xu and Levine 2018.
+    Method(
+      "platipus", "PLATIPUS", "maml_tf.algorithms.platipus:PLATIPUS", (REGRESSION, AMBIGUOUS),
+      shaped_by=(*_INNER_LOOP, "stop_grad", "kl_weight"), evaluated_with=("train_update_lr", *_STEPS),
+      defaults={"jit_compile": False}, color="mediumorchid",
+    ),
+    # Yoon et al. 2018.
+    Method(
+      "bmaml", "Bayesian MAML", "maml_tf.algorithms.bmaml:BayesianMAML", (REGRESSION, AMBIGUOUS),
+      shaped_by=("update_lr", "num_updates", "loss_reduction", "num_particles", "leader_updates"),
+      evaluated_with=("train_update_lr", *_STEPS), defaults={"jit_compile": False}, color="chocolate",
     ),
     Method(
       "lstm", "LSTM", "maml_tf.algorithms.lstm:LSTMReader", (REGRESSION, CLASSIFICATION),

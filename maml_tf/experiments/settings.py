@@ -332,6 +332,15 @@ _DESCRIBED = (
           shown=(66, lambda c: None if c.regulariser == "none" else f"reg{c.regulariser}")),
   Setting("regulariser_strength", 0.001, "what the regulariser is multiplied by", "method", float, _rate,
           of_method=True, argument="regulariser_strength", hashed=True, when=_only_regularised),
+  # Probabilistic meta-learning.
+  Setting("kl_weight", 1e-6, "what PLATIPUS' divergence is multiplied by, beside the mean loss", "method", float, _rate,
+          of_method=True, argument="kl_weight", hashed=True),
+  Setting("num_particles", 5, "particles of Bayesian MAML", "method", check=lambda n: None if n >= 2 else "2 or more",
+          of_method=True, argument="num_particles", hashed=True),
+  Setting("leader_updates", 1, "steps of Bayesian MAML's leader beyond its chaser", "method", check=at_least(1),
+          of_method=True, argument="leader_updates", hashed=True),
+  Setting("hypotheses", 10, "hypotheses that are drawn of each task in the evaluation, by a method that draws such",
+          "evaluation", check=at_least(1), of_domain=True, repeats=False),
   # Learners that read their support sets.
   Setting("recurrent_size", 128, "units of an LSTM that reads the support set", "method", check=at_least(1),
           of_method=True, argument="recurrent_size", hashed=True),

@@ -44,7 +44,7 @@ def _content(output, folders, root, shots):
     content = policies.collect(folders, root)
   elif domain == "online":
     content = online.collect(folders, root)
-  elif domain == "sinusoid":
+  elif domain in ("sinusoid", "ambiguous"):
     content = sinusoid.collect(folders)
   else:
     raise UserError(f"{folders[0]}: runs of {domain} are not collected; expected images, online, policies or sinusoid")

@@ -12,6 +12,7 @@ from maml_tf.results.store import ResultsFile
 
 FIGURE_2 = ("maml", "pretrain")
 FIGURE_3 = (*FIGURE_2, "oracle", "random")
+PROBABILISTIC = ("maml", "platipus", "bmaml")
 
 
 def newest_runs(datasource, methods, logdir, seed):
@@ -71,6 +72,28 @@ def sinusoid(runs):
     "sinusoid_figure_2": plots.figure_2(fitted),
     "sinusoid_figure_3": plots.mse_against_steps({m: content["results"] for m, (_, content) in runs.items()}),
   }
+
+
+def probabilistic(runs):
+  """What each method takes for possible of the same few points of sine waves and lines.
+
+  Args:
+    runs: of `newest_runs`.
+
+  Returns:
+    Name -> figure.
+  """
+  from maml_tf import export
+  from maml_tf.experiments.domains.ambiguous import plots
+  from maml_tf.experiments.domains.ambiguous.experiment import AmbiguousExperiment
+
+  sampled = {}
+  for method in PROBABILISTIC:
+    directory, content = runs[method]
+    experiment = AmbiguousExperiment(from_record(content["config"]))
+    weights, _ = export.load_initialization(directory / "saved_model")
+    sampled[method] = experiment.sampled(weights, experiment.inner_lr(content["results"]))
+  return {"hypotheses": plots.hypotheses(sampled)}
 
 
 def images(results):

@@ -99,7 +99,7 @@ class Places:
 def publishes_unfinished(row):
   """Whether a results file can be about an unfinished training: that of sine waves, or of several seeds, cannot."""
   config = row.trainings[0].config
-  return len(row.seeds) == 1 and (config.domain.name != "sinusoid")
+  return len(row.seeds) == 1 and config.domain.name not in ("sinusoid", "ambiguous")
 
 
 def newest(folder):

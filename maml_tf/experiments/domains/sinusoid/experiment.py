@@ -20,7 +20,12 @@ class SinusoidExperiment(Experiment):
 
   Args:
     config: `Config`.
+
+  Attributes:
+    evaluation_shots: numbers of support points to evaluate with, beside those of the training.
   """
+
+  evaluation_shots = EVALUATION_SHOTS
 
   def __init__(self, config):
     super().__init__(config)
@@ -70,7 +75,7 @@ class SinusoidExperiment(Experiment):
     config = self.config
     split = "test" if config.test_set else "validation"
     results = {}
-    for shots in sorted({*EVALUATION_SHOTS, config.update_batch_size}):
+    for shots in sorted({*self.evaluation_shots, config.update_batch_size}):
       losses = self._loss_function(weights, shots)
       rate, tried = config.update_lr if config.applies("update_lr") else None, {}
       if rate is None and config.applies("update_lr"):
