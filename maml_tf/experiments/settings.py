@@ -252,8 +252,8 @@ _DESCRIBED = (
           "(their own), support (the support set's), running (averages over training)", "method", str,
           choices=("transductive", "support", "running"), of_domain=True, of_method=True, argument="bn_mode",
           hashed=True, unless="transductive"),
-  Setting("task_chunk", 0, "tasks computed at a time, to save memory; 0: all of them", "speed", check=at_least(0),
-          of_domain=True),
+  Setting("task_chunk", 0, "tasks computed at a time, to save memory; 0: as many as fit into 2 GB in training, 0.5 GB "
+          "in an evaluation", "speed", check=at_least(0), of_domain=True),
   Setting("checkpoint_inner_steps", False, "recompute inner steps in the backward pass, to save memory", "speed", bool,
           of_domain=True, of_method=True, argument="checkpoint_inner_steps"),
   Setting("mixed_precision", False, "compute in bfloat16, where the hardware has it; weights stay in float32", "speed",
@@ -326,6 +326,13 @@ _DESCRIBED = (
           shown=(66, lambda c: None if c.regulariser == "none" else f"reg{c.regulariser}")),
   Setting("regulariser_strength", 0.001, "what the regulariser is multiplied by", "method", float, _rate,
           of_method=True, argument="regulariser_strength", hashed=True, when=_only_regularised),
+  # Learners that read their support sets.
+  Setting("recurrent_size", 128, "units of an LSTM that reads the support set", "method", check=at_least(1),
+          of_method=True, argument="recurrent_size", hashed=True),
+  Setting("temporal_filters", 128, "filters of SNAIL's temporal convolutions", "method", check=at_least(1),
+          of_method=True, argument="temporal_filters", hashed=True),
+  Setting("temporal_blocks", 4, "dense blocks of each of them, which spans 2 to this power of examples", "method",
+          check=at_least(1), of_method=True, argument="temporal_blocks", hashed=True),
   # Online meta-learning.
   Setting("num_tasks", 56, "tasks of the stream, those of a warm start included", "stream", check=at_least(1),
           of_domain=True, hashed=True, shown=(15, lambda c: f"tasks_{c.num_tasks}")),

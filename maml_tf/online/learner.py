@@ -7,9 +7,11 @@ run that is killed and resumed in any round has the same bits.
 
 import tensorflow as tf
 
-from maml_tf import export, losses, over_tasks, randomness
+from maml_tf import export, losses, memory, over_tasks, randomness
 from maml_tf.errors import UserError
 from maml_tf.online.buffer import Buffer
+from maml_tf.tasks.base import TaskBatch
+from maml_tf.tasks.sequences import FIELDS, as_inputs
 from maml_tf.training import optimizers
 from maml_tf.training.learner import Learner
 
@@ -34,7 +36,7 @@ class OnlineLearner(Learner):
       to weights that have not been trained on it.
     initial_weights: to start from in place of a fresh initialisation.
     metadata: dict that travels in the exported artefact.
-    task_chunk: tasks that are computed at a time, for memory; None: all.
+    task_chunk: tasks that are computed at a time, for memory; None: all, or as many as `memory` finds to fit.
     heads: function (labels, outputs) -> the same of each example's own head, `heads.own_head`; None: there is one head.
 
   Raises:
@@ -89,6 +91,23 @@ class OnlineLearner(Learner):
     records = {name: tf.cast(empty, dtype) for name in self._measures}
     return {"weights": weights, "optimizer": self.optimizer.initial_state(weights), "round": tf.constant(0), **records}
 
+  def check_tasks(self):
+    """Checks the first task, and those with the smallest and the largest labels.
+
+    Raises:
+      UserError: one does not fit the algorithm, or itself.
+    """
+    sequence = self.stream.sequence
+    dtype = next(iter(self.procedure.initial_weights(0).values())).dtype
+    labels = [y.reshape(sequence.num_tasks, -1) for y in (sequence.y, sequence.test_y)]
+    chosen = {0, *(int(y.max(1).argmax()) for y in labels), *(int(y.min(1).argmin()) for y in labels)}
+    for task in sorted(chosen):
+      x, y, test_x, test_y = (tf.constant(getattr(sequence, name)[task : task + 1]) for name in FIELDS)
+      try:
+        self.procedure.check_batch(TaskBatch(as_inputs(x, dtype), y, as_inputs(test_x, dtype), test_y))
+      except ValueError as error:
+        raise UserError(f"task {sequence.names[task]}: {error}") from error
+
   @property
   def _measures(self):
     return ("loss", "accuracy") if self.stream.sequence.classifies else ("loss",)
@@ -138,7 +157,9 @@ class OnlineLearner(Learner):
     def body(done, weights, optimizer, total):
       batch = self._meta_batch(randomness.fold(seed, "meta_update", done), moment, in_buffer, arrived)
       noise = randomness.fold(seed, "algorithm", done)
-      found = over_tasks.meta_gradients(self.procedure.meta_loss, weights, batch, self.task_chunk, noise)
+      found = over_tasks.meta_gradients(
+        self.procedure.meta_loss, weights, batch, self.task_chunk, noise, memory.TRAINING
+      )
       stepped, optimizer = self.optimizer.update(found.gradients, optimizer, weights)
       return done + 1, stepped | found.updates, optimizer, total + found.loss
 
