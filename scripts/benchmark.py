@@ -1,13 +1,13 @@
 """This package and PyTorch, measured side by side in one run.
 
   python scripts/benchmark.py sinusoid       # meta-iterations per second: sampling, second-order MAML, Adam
-  python scripts/benchmark.py omniglot       # one second-order meta-gradient on random images: milliseconds, memory
-  python scripts/benchmark.py miniimagenet
+  python scripts/benchmark.py omniglot       # one second-order meta-gradient, or miniimagenet: milliseconds, memory
   python scripts/benchmark.py memory         # miniImageNet: inner steps kept or recomputed; an evaluation in one or in parts
   python scripts/benchmark.py rl             # environment steps per second beside Gymnasium's vector environments
+  python scripts/benchmark.py online         # a stream of 400 tasks: time of a round and memory, from first to last
 
 The contenders take turns, several rounds, and the ratios are those of the medians. No data set is needed. PyTorch comes
-with `pip install "maml_tf[bench]"`; `rl` and `memory` need no PyTorch.
+with `pip install "maml_tf[bench]"`; `rl`, `memory` and `online` need no PyTorch.
 """
 
 import functools
@@ -21,6 +21,7 @@ from common import import_tensorflow, main_of
 sys.path.insert(1, str(pathlib.Path(__file__).parents[1]))  # `benchmarks` is no part of an installation
 
 import benchmarks.images
+import benchmarks.online
 import benchmarks.policies
 import benchmarks.sinusoid
 from benchmarks import circumstances
@@ -31,8 +32,7 @@ flags.DEFINE_integer("rounds", 5, "rounds in which every contender is timed once
 flags.DEFINE_float("seconds", 3.0, "time of one contender in one round", lower_bound=0.01)
 flags.DEFINE_integer("main_iterations", 70000, "iterations of the run through scripts/main.py; 0: leave it out")
 flags.DEFINE_list("contenders", None, "images: only these of xla, graph, recompute, chunk, map_fn, loop, vmap")
-SIZES = ("tasks", "filters", "queries", "num_updates")
-for _size in SIZES:
+for _size in (SIZES := ("tasks", "filters", "queries", "num_updates")):
   flags.DEFINE_integer(_size, None, "images: other than published, for a quick look", lower_bound=1)
 flags.DEFINE_integer("horizon", 50, "rl: time steps of the rollouts that are timed", lower_bound=1)
 flags.DEFINE_string("output", None, "JSON file to write the results to")
@@ -71,19 +71,25 @@ def rl():
   return {**results, **circumstances.describe(rounds=FLAGS.rounds)}
 
 
+def online():
+  import_tensorflow()
+  results = benchmarks.online.run(FLAGS.tasks or benchmarks.online.TASKS)
+  print("\n".join(benchmarks.online.report(results)))
+  return {**results, **circumstances.describe()}
+
+
 def timed():
   return circumstances.describe(rounds=FLAGS.rounds, seconds=FLAGS.seconds)
 
 
-IMAGES = {name: functools.partial(images, name) for name in ("omniglot", "miniimagenet")}
-BENCHMARKS = {"sinusoid": sinusoid, **IMAGES, "memory": memory, "rl": rl}
+OF_IMAGES = {name: functools.partial(images, name) for name in ("omniglot", "miniimagenet")}
+BENCHMARKS = OF_IMAGES | {"sinusoid": sinusoid, "memory": memory, "rl": rl, "online": online}
 
 
 def measure(arguments):
   if len(arguments) != 1 or arguments[0] not in BENCHMARKS:
     raise UserError(f"expected one argument of {', '.join(BENCHMARKS)}, got {' '.join(arguments) or 'none'}")
-  (name,) = arguments
-  results = {"format_version": 1, "benchmark": name, **BENCHMARKS[name]()}
+  results = {"format_version": 1, "benchmark": arguments[0], **BENCHMARKS[arguments[0]]()}
   if FLAGS.output:
     from maml_tf.training.checkpoints import write_atomically
 
