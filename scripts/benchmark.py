@@ -2,12 +2,11 @@
 
   python scripts/benchmark.py sinusoid       # meta-iterations per second: sampling, second-order MAML, Adam
   python scripts/benchmark.py omniglot       # one second-order meta-gradient, or miniimagenet: milliseconds, memory
-  python scripts/benchmark.py memory         # miniImageNet: inner steps kept or recomputed; an evaluation in one or in parts
+  python scripts/benchmark.py memory         # miniImageNet: inner steps kept or recomputed; evaluation whole, in parts
   python scripts/benchmark.py rl             # environment steps per second beside Gymnasium's vector environments
   python scripts/benchmark.py online         # a stream of 400 tasks: time of a round and memory, from first to last
 
-The contenders take turns, several rounds, and the ratios are those of the medians. No data set is needed. PyTorch comes
-with `pip install "maml_tf[bench]"`; `rl`, `memory` and `online` need no PyTorch.
+Contenders take turns; ratios are those of medians. No data set is needed. `maml_tf[bench]` brings PyTorch, for some.
 """
 
 import functools

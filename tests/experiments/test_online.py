@@ -143,7 +143,7 @@ def test_trained_on_everything_there_is_a_head_for_each_task(tmp_path, monkeypat
   first, second = states(whole, parts, iteration=2)
   assert first == second
   assert ".miniimagenet." in whole["directory"] and set(whole["results"]["accuracy_after"]) == {"50"}
-  assert arrays(f"{whole['directory']}/checkpoints/model2.npz")["weights/dense/bias"].shape == (10,)
+  assert arrays(f"{whole['directory']}/checkpoints/model2.npz")["weights:dense/bias"].shape == (10,)
 
 
 def test_a_head_is_that_of_its_label():
