@@ -263,7 +263,7 @@ def serve(connection, name, setting, weights, episodes):
   imported and has the data, before anything was traced, compiled or run.
   """
   import_library(name)
-  baseline = _resident("VmRSS")
+  baseline = resident("VmRSS")
   began = time.perf_counter()
   step = make_step(name, setting, weights, episodes)
   loss, gradients = step()
@@ -272,7 +272,7 @@ def serve(connection, name, setting, weights, episodes):
   with contextlib.suppress(EOFError):  # the benchmark gave up
     while (seconds := connection.recv()) is not None:
       connection.send(time_steps(step, seconds))
-    connection.send(_resident("VmHWM") - baseline)
+    connection.send(resident("VmHWM") - baseline)
 
 
 def import_library(name):
@@ -303,7 +303,7 @@ def time_steps(step, seconds):
   return times
 
 
-def _resident(which):
+def resident(which):
   """Bytes: VmRSS, the resident set now, or VmHWM, its peak; None where there is no /proc."""
   try:
     lines = pathlib.Path("/proc/self/status").read_text(encoding="ascii").splitlines()

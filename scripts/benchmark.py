@@ -1,14 +1,13 @@
 """This package and PyTorch, measured side by side in one run.
 
   python scripts/benchmark.py sinusoid       # meta-iterations per second: sampling, second-order MAML, Adam
-  python scripts/benchmark.py omniglot       # one second-order meta-gradient on random images: milliseconds, memory
-  python scripts/benchmark.py miniimagenet
+  python scripts/benchmark.py omniglot       # one second-order meta-gradient, or miniimagenet: milliseconds, memory
   python scripts/benchmark.py memory         # miniImageNet after 1, 5 and 10 inner steps, with and without recomputing
   python scripts/benchmark.py evaluation     # miniImageNet: 20 tasks at once, and as many at a time as fit
   python scripts/benchmark.py rl             # environment steps per second beside Gymnasium's vector environments
+  python scripts/benchmark.py online         # a stream of 400 tasks: time of a round and memory, from first to last
 
-The contenders take turns, several rounds, and the ratios are those of the medians. No data set is needed. PyTorch comes
-with `pip install "maml_tf[bench]"`; `rl`, `memory` and `evaluation` need no PyTorch.
+Contenders take turns; ratios are those of medians. No data set is needed. `maml_tf[bench]` brings PyTorch, for some.
 """
 
 import functools
@@ -22,6 +21,7 @@ from common import import_tensorflow, main_of
 sys.path.insert(1, str(pathlib.Path(__file__).parents[1]))  # `benchmarks` is no part of an installation
 
 import benchmarks.images
+import benchmarks.online
 import benchmarks.policies
 import benchmarks.sinusoid
 from benchmarks import circumstances
@@ -32,8 +32,7 @@ flags.DEFINE_integer("rounds", 5, "rounds in which every contender is timed once
 flags.DEFINE_float("seconds", 3.0, "time of one contender in one round", lower_bound=0.01)
 flags.DEFINE_integer("main_iterations", 70000, "iterations of the run through scripts/main.py; 0: leave it out")
 flags.DEFINE_list("contenders", None, "images: only these of xla, graph, recompute, chunk, map_fn, loop, vmap")
-SIZES = ("tasks", "filters", "queries", "num_updates")
-for _size in SIZES:
+for _size in (SIZES := ("tasks", "filters", "queries", "num_updates")):
   flags.DEFINE_integer(_size, None, "images: other than published, for a quick look", lower_bound=1)
 flags.DEFINE_integer("horizon", 50, "rl: time steps of the rollouts that are timed", lower_bound=1)
 flags.DEFINE_string("output", None, "JSON file to write the results to")
@@ -77,12 +76,19 @@ def sizes():
   return {size: FLAGS[size].value for size in SIZES}
 
 
+def online():
+  import_tensorflow()
+  results = benchmarks.online.run(FLAGS.tasks or benchmarks.online.TASKS)
+  print("\n".join(benchmarks.online.report(results)))
+  return {**results, **circumstances.describe()}
+
+
 def timed():
   return circumstances.describe(rounds=FLAGS.rounds, seconds=FLAGS.seconds)
 
 
-BENCHMARKS = {name: functools.partial(images, name) for name in ("omniglot", "miniimagenet")}
-BENCHMARKS |= {"sinusoid": sinusoid, "memory": memory, "evaluation": evaluation, "rl": rl}
+OF_IMAGES = {name: functools.partial(images, name) for name in ("omniglot", "miniimagenet")}
+BENCHMARKS = OF_IMAGES | {"sinusoid": sinusoid, "memory": memory, "evaluation": evaluation, "rl": rl, "online": online}
 
 
 def measure(arguments):

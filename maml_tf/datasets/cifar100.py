@@ -3,6 +3,7 @@
 Every part has all classes, from disjoint images: the last 50 training images of a class are those for validation.
 """
 
+import codecs
 import pickle
 import sys
 import tarfile
@@ -77,6 +78,8 @@ class _Arrays(pickle.Unpickler):
       if name == "_reconstruct":
         return np.ndarray.__reduce__(np.zeros(0))[0]
       return getattr(np, name)
+    if (module, name) == ("_codecs", "encode"):  # how Python 3 writes bytes for Python 2
+      return codecs.encode
     raise pickle.UnpicklingError(f"it asks for {module}.{name}")
 
 

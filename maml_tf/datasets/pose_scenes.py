@@ -12,6 +12,7 @@ OBJECTS, TASKS = 50, 90
 DOT, DOT_RADIUS = (0.75, 0.75), 0.08  # on the table: what tells where x and y come from, wherever the camera stands
 REACH = 0.5  # of an object's x and y
 LEAST_ASYMMETRY = 0.15
+SIMILAR_COLOR = 0.15  # in every channel
 SIMILAR_ANGLE = np.pi / 6  # turned by less, every object looks like itself
 _OBJECTS_SEED, _TASKS_SEED = 0, 1
 
@@ -85,7 +86,7 @@ def _draw(rng):
 def asymmetry(parts, angles=36, points=64):
   """How unlike itself an object is from above, at the angle at which it is most like itself: 0, symmetric, to 1.
 
-  The share of the area, of the object and of itself turned, on which another part (or the table) is on top.
+  The share of the area, of the object and of itself turned, on which another colour (or the table) is on top.
   """
   axis = np.linspace(-0.6, 0.6, points)
   place = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
@@ -96,19 +97,19 @@ def asymmetry(parts, angles=36, points=64):
 
 
 def _difference(seen, other):
-  either = (seen >= 0) | (other >= 0)
-  return np.mean(seen[either] != other[either])
+  either = (seen[:, 0] >= 0) | (other[:, 0] >= 0)
+  return np.mean(np.abs(seen - other)[either].max(axis=1) > SIMILAR_COLOR)
 
 
 def _on_top(parts, place):
-  """The number of the part on top at each place [n, 2]; -1: none."""
-  top, seen = np.zeros(len(place)), np.full(len(place), -1)
-  for number, part in enumerate(parts):
+  """The colour on top at each place [n, 2]: [n, 3], or -1 where there is none."""
+  top, seen = np.zeros(len(place)), np.full([len(place), 3], -1.0)
+  for part in parts:
     local = turned(place - np.asarray(part.center[:2]), -part.yaw)
     box, disc = (np.abs(local) <= part.size[:2]).all(axis=1), np.hypot(*local.T) <= part.size[0]
     inside = box if part.kind == "box" else disc
     higher = inside & (part.center[2] + part.size[2] > top)
-    top[higher], seen[higher] = part.center[2] + part.size[2], number
+    top[higher], seen[higher] = part.center[2] + part.size[2], part.color
   return seen
 
 

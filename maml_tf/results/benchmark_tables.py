@@ -1,6 +1,7 @@
 """The tables of what `scripts/benchmark.py` measured."""
 
 import functools
+import statistics
 
 from maml_tf.results.cells import Number, Table
 
@@ -90,12 +91,23 @@ def meta_iteration(content):
   return Table(("meta-iteration, HalfCheetah", "rollouts, s", "meta-update, s", "update ÷ rollouts"), rows)
 
 
+def rounds(content):
+  """Time of a round and memory, at the beginning and at the end of a stream."""
+  size = max(1, len(content["rounds"]) // 10)
+  rows = []
+  for name, part in (("first tenth", slice(None, size)), ("last tenth", slice(-size, None))):
+    times, memory = (statistics.median(content[key][part]) for key in ("milliseconds_of_a_round", "resident_bytes"))
+    rows.append([name, Number(times), Number(memory / 1e6, format=".0f")])
+  return Table((f"a stream of {content['rounds'][-1]:,} rounds", "ms a round", "MB resident"), rows)
+
+
 # What is in a benchmark's file -> the table's name (None: the file's) and the function that makes it.
 _BY_KEY = {
   "iterations_per_second": (None, iterations_per_second),
   "milliseconds": (None, milliseconds),
   "by_inner_steps": (None, memory),
   "evaluation": (None, evaluation),
+  "milliseconds_of_a_round": (None, rounds),
   "steps_per_second": (None, steps_per_second),
   "meta_iteration": ("benchmark_meta_iteration", meta_iteration),
 }

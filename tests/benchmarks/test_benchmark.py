@@ -8,8 +8,9 @@ import sys
 
 import pytest
 
-from benchmarks import images
+from benchmarks import images, online
 from maml_tf.errors import UserError
+from maml_tf.results import benchmark_tables
 
 SCRIPT = pathlib.Path(__file__).parents[2] / "scripts" / "benchmark.py"
 SMALL = ["--tasks=2", "--filters=4", "--rounds=1", "--seconds=0.01"]
@@ -124,3 +125,12 @@ def test_flops_are_those_counted_by_hand():
   assert images.count_flops(dataclasses.replace(setting, tasks=3)) == 3 * expected
   assert images.count_flops(images.OMNIGLOT) == pytest.approx(10.0e9, rel=0.01)
   assert images.count_flops(images.MINIIMAGENET) == pytest.approx(88.7e9, rel=0.01)
+
+
+def test_rounds_of_a_stream_are_timed():
+  measured = online.run(num_tasks=4)
+  assert measured["rounds"] == list(range(1, 21)) and len(measured["milliseconds_of_a_round"]) == 20
+  assert measured["data_bytes"] == 4 * 120 * (64 + 1) * 4 and min(measured["resident_bytes"]) > measured["data_bytes"]
+  (table,) = (make() for make in benchmark_tables.makers({"online": measured}).values())
+  assert [row[0] for row in table.rows] == ["first tenth", "last tenth"]
+  assert online.report(measured)[0] == "20 rounds, 0.1 MB of data"

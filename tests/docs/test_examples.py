@@ -156,6 +156,11 @@ def test_from_ones_own_pictures_to_labels_in_three_commands(tmp_path):
   assert (tmp_path / "predictions" / "contact_sheet.png").is_file()
 
 
+def test_a_stream_of_ones_own_takes_under_forty_lines():
+  (block,) = (block for block in blocks(documents.ROOT / "docs/online.md", RUN) if "from_generator" in block.text)
+  assert len(block.text.strip().split("\n")) < 40
+
+
 def test_pages_whose_output_is_judged_have_blocks():
   assert set(EXPECTED) <= {documents.name_of(page) for page in PAGES if blocks(page, RUN)}
 

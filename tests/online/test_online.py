@@ -75,7 +75,7 @@ def test_a_task_is_judged_as_its_data_grows():
   who = learner(judge_growth=2.5)
   state, _ = walk(who)
   assert np.isfinite(state["loss"].numpy()).tolist() == [[True, False, True]] * 4
-  with pytest.raises(UserError, match="judge_growth=0.5: expected a factor of at least 1"):
+  with pytest.raises(UserError, match=r"judge_growth=0\.5: expected a factor of at least 1"):
     Stream(sequence(), judge_growth=0.5)
 
 
