@@ -12,6 +12,7 @@ TF_AGENTS = [
   "tf-agents>=0.18.0; python_version < '3.12'",
   "tf-keras>=2.16; python_version < '3.12'",
 ]
+UNSUPERVISED = ["scikit-learn>=1.6"]
 RENDER = ["imageio>=2.34", "imageio-ffmpeg>=0.5", "pillow>=10.1"]
 
 
@@ -59,7 +60,17 @@ setup(
   extras_require={
     "tf-agents": TF_AGENTS,
     "render": RENDER,
-    "test": ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "ruff>=0.6", "scipy>=1.11", *TF_AGENTS, *RENDER],
+    "unsupervised": UNSUPERVISED,
+    "test": [
+      "pytest>=8",
+      "pytest-xdist>=3.5",
+      "hypothesis>=6.100",
+      "ruff>=0.6",
+      "scipy>=1.11",
+      *TF_AGENTS,
+      *RENDER,
+      *UNSUPERVISED,
+    ],
     "bench": ["torch>=2.2"],
   },
   classifiers=[

@@ -10,6 +10,8 @@ from maml_tf.errors import UserError
 from maml_tf.experiments import figures, report
 from maml_tf.experiments.algorithms import make_algorithm, meta_lr
 from maml_tf.experiments.domains.images import FIFTEEN, RECIPES, plots, published
+from maml_tf.experiments.domains.images.training_tasks import TrainingTasks
+from maml_tf.experiments.domains.images.unlabelled import WITHOUT_LABELS
 from maml_tf.experiments.experiment import Experiment
 from maml_tf.training import optimizers
 from maml_tf.training.learner import SupervisedLearner
@@ -30,6 +32,8 @@ class ImageExperiment(Experiment):
     super().__init__(config)
     self.data_set, self.recipe = DATASETS[config.datasource], RECIPES[config.datasource]
     self.model = make_model(config)
+    self._unlabelled = TrainingTasks(config, self.data_set) if config.tasks in WITHOUT_LABELS else None
+    self._labelled = self._unlabelled is None or self._unlabelled.labelled
     self._evaluated = "test" if config.test_set else "val"
     self._banks = {}
 
@@ -41,9 +45,14 @@ class ImageExperiment(Experiment):
     self._possible_queries()
 
   def data_summary(self):
-    return [f"{self.config.datasource} {part}: {bank.summary()}" for part, bank in self._banks.items()]
+    lines = [f"{self.config.datasource} {part}: {bank.summary()}" for part, bank in self._banks.items()]
+    if not self._labelled:
+      lines.append("there are no labels: validation and evaluation are on clusters of the training images")
+    return lines + ([self._unlabelled.summary()] if self._trains and self._unlabelled else [])
 
   def data_fingerprint(self):
+    if self._unlabelled is not None:
+      return self._unlabelled.fingerprint()
     return self.data_set.fingerprint(self.config.data_dir)
 
   def learner(self, initial_weights=None, inner_lr=None):
@@ -145,7 +154,7 @@ class ImageExperiment(Experiment):
     episodes = self._episodes(part, shots, min(shown_queries, self._images_left(part, shots)))
     # A seed of the figure, not of the run: figures of different runs show the same classes.
     batch = episodes.sample(randomness.fold(randomness.make_seed(0), "figure"), 1)
-    algorithm = self.algorithm(config.update_lr)
+    algorithm, weights = self._for_evaluation(weights)
     noise = randomness.make_seed(0)
     before, after = (
       algorithm.adapt_final(weights, batch.support_x, batch.support_y, steps, noise)
@@ -164,24 +173,33 @@ class ImageExperiment(Experiment):
 
   def _training_tasks(self):
     """With as many queries as the recipe has; as many as shots where it says nothing (cbfinn/maml, main.py)."""
-    shots = self.config.training_shots
-    return self._episodes("train", shots, self.recipe.training_queries or shots)
+    if self._unlabelled is not None:
+      return self._unlabelled.distribution()
+    config, shots = self.config, self.config.training_shots
+    queries = config.train_queries or self.recipe.training_queries or shots
+    return self._episodes("train", shots, queries, config.training_ways)
 
   def _validation_tasks(self):
     """15 queries, for less noise in the choice of the best checkpoint; fewer where there are not so many images."""
     shots = self.config.training_shots
-    return self._episodes("val", shots, min(FIFTEEN, self._images_left("val", shots)))
+    queries = min(FIFTEEN, self._images_left("val", shots))
+    return self._episodes("val", shots, queries, self.config.training_ways)
 
-  def _episodes(self, part, shots, queries):
+  def _episodes(self, part, shots, queries, ways=None):
+    """Of `ways` classes; None: of those of the evaluation. The published tasks without labels turn no image."""
     bank, data_set = self._bank(part), self.data_set
+    rotations = data_set.rotations and self.config.tasks == "given"
     return tasks.Episodes(
-      bank, self.config.num_classes, shots, queries, rotations=data_set.rotations, invert=data_set.invert
+      bank, ways or self.config.num_classes, shots, queries, rotations=rotations, invert=data_set.invert
     )
 
   def _bank(self, part):
     if part not in self._banks:
       config = self.config
-      bank = self.data_set.load(config.data_dir, part, config.split, config.image_size)
+      if self._labelled:
+        bank = self.data_set.load(config.data_dir, part, config.split, config.image_size)
+      else:
+        bank = self._unlabelled.bank()
       # One tensor for all distributions of tasks from these classes.
       self._banks[part] = dataclasses.replace(bank, images=tf.constant(bank.images))
     return self._banks[part]
@@ -216,7 +234,7 @@ class ImageExperiment(Experiment):
   def _measure(self, weights, episodes, seed):
     """{"loss": [S + 1, tasks], "accuracy": likewise} with the step size of the evaluation."""
     config = self.config
-    algorithm = self.algorithm(config.update_lr)
+    algorithm, weights = self._for_evaluation(weights)
     return evaluation.evaluate_with_progress(
       evaluation.of_algorithm(algorithm, weights, config.eval_updates),
       episodes,
@@ -226,19 +244,32 @@ class ImageExperiment(Experiment):
       label="evaluating",
     )
 
+  def _for_evaluation(self, weights):
+    """(algorithm, weights) for tasks of the evaluation's ways: of a network for more, the first outputs."""
+    config = self.config
+    if config.training_ways == config.num_classes:
+      return self.algorithm(config.update_lr), weights
+    model = make_model(config, config.num_classes)
+    algorithm = make_algorithm(config, model, "crossentropy", config.update_lr)
+    shapes = {name: value.shape for name, value in algorithm.initial_weights(0).items()}
+    return algorithm, {n: v[tuple(slice(length) for length in shapes[n])] for n, v in weights.items()}
+
   @property
   def _algorithm_class(self):
     return self.config.description.load()
 
   def _title(self):
     config = self.config
-    split = "test" if config.test_set else "validation"
+    split = ("test" if config.test_set else "validation") if self._labelled else "clusters'"
     ways = f"{config.num_classes}-way {config.update_batch_size}-shot"
+    of_tasks = [] if config.tasks == "given" else [f"{config.tasks} tasks"]
     rate = []
     if config.applies("update_lr"):
       learned = "update_lr" in config.description.shaped_by and not config.applies("train_update_lr")
       rate = ["learned step sizes" if learned else f"alpha {config.update_lr:g}"]
-    return ", ".join([f"{config.datasource} {ways}", config.method, *rate, f"{config.eval_tasks} {split} tasks"])
+    return ", ".join(
+      [f"{config.datasource} {ways}", config.method, *of_tasks, *rate, f"{config.eval_tasks} {split} tasks"]
+    )
 
   def _published(self):
     """The `published.Cell` that the run reproduces, where the evaluation goes as far; or None."""
@@ -259,20 +290,25 @@ class ImageExperiment(Experiment):
     return [report.Row("published (table 1)", {cell.step: 100 * cell.accuracy})], [note]
 
 
-def make_model(config):
+def make_model(config, ways=None):
   """The paper's network for the data set: convolutional, or 256-128-64-64 ReLU with --noconv.
+
+  Args:
+    config: `Config`.
+    ways: its outputs; None: as many as a training task has classes.
 
   Raises:
     UserError: an architecture that cannot be.
   """
+  ways = config.training_ways if ways is None else ways
   norm = None if config.norm == "None" else config.norm
   height, width, channels = DATASETS[config.datasource].shape(config.image_size)
   shape = (height, width, channels + (config.context_size if config.applies("context_size") else 0))
   head = config.description.load().needs_head
   if not config.conv:
-    return models.MLP(config.num_classes, FC_HIDDEN, shape, norm=norm, stddev=config.init_stddev, head=head)
+    return models.MLP(ways, FC_HIDDEN, shape, norm=norm, stddev=config.init_stddev, head=head)
   return models.ConvNet(
-    config.num_classes,
+    ways,
     config.num_filters,
     shape,
     norm=norm,

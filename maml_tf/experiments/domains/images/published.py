@@ -38,7 +38,11 @@ def queries(datasource, shots):
 def cell(config, shots):
   """The `Cell` that a config reproduces, evaluated with `shots`; None where it is another experiment."""
   chosen = config.bn_mode, config.split, config.norm
-  if config.method not in ("maml", "fomaml") or chosen != ("transductive", "published", "batch_norm"):
+  if (
+    config.method not in ("maml", "fomaml")
+    or config.tasks != "given"
+    or chosen != ("transductive", "published", "batch_norm")
+  ):
     return None
   first_order = config.stop_grad or config.method == "fomaml"
   return TABLE_1.get((config.datasource, config.num_classes, shots, config.conv, first_order))
