@@ -1,6 +1,7 @@
 """The settings of tasks that come without labels, or without rewards. Imports no TensorFlow."""
 
 from maml_tf.experiments.setting import RATE_LIMIT, Setting, at_least, seed
+from maml_tf.unsupervised.records import EMBEDDINGS, is_array
 
 
 def _only_unlabelled(config):
@@ -16,13 +17,21 @@ def _only_embedded(config):
 
 
 def _only_sized(config):
-  has_size = config.tasks == "cactus" and config.embedding_size is not None
-  return None if has_size else "--tasks=cactus and an --embedding of a size of its own"
+  return _only_with(config, "size", "a size of its own")
+
+
+def _only_wide(config):
+  return _only_with(config, "width", "networks")
 
 
 def _only_trained(config):
-  trained = config.tasks == "cactus" and config.embedding_epochs is not None
-  return None if trained else "--tasks=cactus and an --embedding that is trained"
+  return _only_with(config, "epochs", "a training")
+
+
+def _only_with(config, name, what):
+  record = EMBEDDINGS.get(config.embedding)
+  there = config.tasks == "cactus" and record is not None and getattr(record, name) is not None
+  return None if there else f"--tasks=cactus and an --embedding with {what}"
 
 
 def _only_clustered(config):
@@ -49,7 +58,7 @@ def _ways(value):
 
 def _name(config):
   """Of the embedding; a file goes by its content, not by where it is (`Experiment.data_fingerprint`)."""
-  return "array" if config.embedding.endswith((".npy", ".npz")) else config.embedding
+  return "array" if is_array(config.embedding) else config.embedding
 
 
 SETTINGS = (
@@ -67,7 +76,7 @@ SETTINGS = (
   Setting("embedding_size", None, "numbers that an image becomes; none: the embedding has no such setting", "task",
           check=at_least(1), optional=True, of_domain=True, hashed=True, when=_only_sized),
   Setting("embedding_width", None, "filters or units of an embedding's first layer; none: it has no such setting",
-          "task", check=at_least(1), optional=True, of_domain=True, hashed=True, when=_only_trained),
+          "task", check=at_least(1), optional=True, of_domain=True, hashed=True, when=_only_wide),
   Setting("embedding_epochs", None, "epochs of its training; none: it is not trained", "task", check=at_least(1),
           optional=True, of_domain=True, hashed=True, when=_only_trained),
   Setting("embedding_seed", 0, "seed of its training", "task", check=seed, of_domain=True, hashed=True,

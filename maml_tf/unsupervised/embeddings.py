@@ -62,7 +62,7 @@ def embed(embedding, images, cache_dir, size=None, seed=0, width=None, epochs=No
     return {**state, "values": checked(model.transform(state, images), len(images), f"embedding={embedding}")}
 
   state = kept.arrays(cache_dir, f"embedding-{embedding}", made_from, make)
-  values = np.asarray(state["values"])
+  values = state["values"]
   return Embedded(values, kept.fingerprint(values), lambda others: model.transform(state, others))
 
 

@@ -69,7 +69,7 @@ def _read(folder):
     return None
   problem = checksums.problem(folder)
   if problem is None:
-    return {path.stem: np.load(path, mmap_mode="r", allow_pickle=False) for path in sorted(folder.glob("*.npy"))}
+    return {path.stem: np.load(path, allow_pickle=False) for path in sorted(folder.glob("*.npy"))}
   print(f"{folder}: this is damaged: {problem}; computing it anew", file=sys.stderr, flush=True)
   shutil.rmtree(folder)
   return None

@@ -55,7 +55,7 @@ def kmeans(embedded, clusters, partitions, smallest, seed, cache_dir):
     return {"labels": np.stack(labels)}
 
   made_from = ["kmeans", embedded.fingerprint, clusters, partitions, smallest, seed]
-  return np.asarray(kept.arrays(cache_dir, "partitions", made_from, make)["labels"])
+  return kept.arrays(cache_dir, "partitions", made_from, make)["labels"]
 
 
 def _large_enough(values, number, clusters, smallest, seed, n_init):
