@@ -20,6 +20,8 @@ from maml_tf.results.runs import (
 
 CURVE_STEPS = (0, 1, 3, 5, 10)
 PROTOCOL = {"bn_mode": "transductive", "eval_updates": 10}
+# Of tasks without labels, one training is evaluated on tasks of several sizes, which are in one file.
+OF_UNLABELLED = {"bn_mode": "transductive", "eval_updates": 50, "num_classes": 5, "update_batch_size": 1}
 
 
 def collect(folders, root, shots, before):
@@ -125,13 +127,19 @@ def _counts(evaluation, shots, iterations):
   """Whether it is one of test tasks, with these shots, of this checkpoint."""
   config = evaluation["config"]
   of_this = evaluation["training"]["iteration"] == iterations
-  return evaluation["split"] == "test" and config["update_batch_size"] == shots and of_this
+  of_these_shots = not _labelled(config) or config["update_batch_size"] == shots
+  return evaluation["split"] == "test" and of_these_shots and of_this
+
+
+def _labelled(record):
+  return record.get("tasks", "given") == "given"
 
 
 def _settings(evaluation):
   """The choices of an evaluation that differ from the published protocol."""
   config = evaluation["config"]
-  chosen = {name: config[name] for name in PROTOCOL if config.get(name, PROTOCOL[name]) != PROTOCOL[name]}
+  usual = PROTOCOL if _labelled(config) else OF_UNLABELLED
+  chosen = {name: config[name] for name in usual if config.get(name, usual[name]) != usual[name]}
   if config["train_update_lr"] not in (-1, config["update_lr"]):
     chosen["update_lr"] = config["update_lr"]
   return chosen

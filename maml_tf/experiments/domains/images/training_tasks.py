@@ -80,12 +80,13 @@ class TrainingTasks:
     """The embedding of the training images, `embeddings.Embedded`."""
     config = self._config
     return embeddings.embed(
-      config.embedding, self.images.numpy(), self._cache, config.embedding_size, config.embedding_seed,
+      config.embedding, self.images.numpy(), self.cache, config.embedding_size, config.embedding_seed,
       config.embedding_width, config.embedding_epochs,
     )  # fmt: skip
 
   @property
-  def _cache(self):
+  def cache(self):
+    """Folder of the embeddings and partitions."""
     return locate.cache_folder(self._config.data_dir)
 
   @property
@@ -104,10 +105,10 @@ class TrainingTasks:
         values, config.training_ways, config.partitions, self._smallest, config.seed, margin
       )
     return partitions.kmeans(
-      self.embedded(), config.clusters, config.partitions, self._smallest, config.seed, self._cache
+      self.embedded(), config.clusters, config.partitions, self._smallest, config.seed, self.cache
     )
 
   def _clusters(self, number):
     """int32 [M]: clusters of a principal-component embedding."""
-    embedded = embeddings.embed("pca", self.images.numpy(), self._cache)
-    return partitions.kmeans(embedded, number, 1, self._smallest, self._config.seed, self._cache)[0]
+    embedded = embeddings.embed("pca", self.images.numpy(), self.cache)
+    return partitions.kmeans(embedded, number, 1, self._smallest, self._config.seed, self.cache)[0]
