@@ -2,6 +2,8 @@
 once. Everything that follows from a setting's description is derived here, for all of them."""
 
 import dataclasses
+import hashlib
+import json
 import os
 import pathlib
 import re
@@ -193,6 +195,18 @@ def readable_name(config):
   shown = [(10, config.description.run_name)]
   shown += [(s.shown[0], s.shown[1](config)) for s in _shaping(config) if s.shown is not None]
   return ".".join(text for _, text in sorted(shown, key=lambda part: part[0]) if text is not None)
+
+
+def run_name(config, init_fingerprint=None, data_fingerprint=None):
+  """The name of a run directory: readable, and a hash of what shapes training, so that two trainings never share one.
+
+  Args:
+    config: a `Config`.
+    init_fingerprint: as of `training_settings`.
+    data_fingerprint: likewise.
+  """
+  text = json.dumps(training_settings(config, init_fingerprint, data_fingerprint), sort_keys=True)
+  return f"{readable_name(config)}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def _shaping(config):

@@ -13,12 +13,12 @@ import tensorflow as tf
 from maml_tf import export
 from maml_tf.errors import DivergedError, UserError
 from maml_tf.experiments import provenance
-from maml_tf.experiments.config import readable_name, train_command, training_settings, with_flags
+from maml_tf.experiments.config import run_name, train_command, with_flags
 from maml_tf.experiments.settings import SETTINGS
 from maml_tf.training import training_record
 from maml_tf.training.checkpoints import CheckpointFolder, read, writing
 from maml_tf.training.logging import TensorBoard
-from maml_tf.training.run_directory import RunDirectory, name_of
+from maml_tf.training.run_directory import RunDirectory
 from maml_tf.training.trainer import Trainer
 
 RESULTS_FORMAT_VERSION = 1
@@ -119,9 +119,8 @@ def _iterations_done(training):
 
 
 def run_directory(config, init_fingerprint=None, data_fingerprint=None):
-  """The `RunDirectory` of a config; the fingerprints are those of `training_settings`."""
-  name = name_of(readable_name(config), training_settings(config, init_fingerprint, data_fingerprint))
-  return RunDirectory(pathlib.Path(config.logdir) / name)
+  """The `RunDirectory` of a config; the fingerprints are those of `config.run_name`."""
+  return RunDirectory(pathlib.Path(config.logdir) / run_name(config, init_fingerprint, data_fingerprint))
 
 
 def _initial_weights(config, experiment, say):

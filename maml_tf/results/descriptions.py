@@ -3,23 +3,13 @@
 A new one needs no line here: without a description it goes by its own name.
 """
 
+from maml_tf.experiments.domains import DATASOURCES
 from maml_tf.experiments.methods import METHODS
-
-_DATA_SETS = {
-  "omniglot": "Omniglot",
-  "miniimagenet": "miniImageNet",
-  "rainbow_mnist": "Rainbow MNIST",
-  "point": "2D navigation",
-  "cheetah_vel": "HalfCheetah, velocity",
-  "cheetah_dir": "HalfCheetah, direction",
-  "ant_vel": "Ant, velocity",
-  "ant_dir": "Ant, direction",
-}
 
 
 def data_set(name):
   """Title of a data set or of a reinforcement-learning task."""
-  return _DATA_SETS.get(name, name)
+  return DATASOURCES[name].datasources[name] if name in DATASOURCES else name
 
 
 def title(method):

@@ -12,7 +12,7 @@ class Domain:
   Attributes:
     name: of its folder.
     kind: "regression", "classification", "policies" or "online": which methods fit.
-    datasources: what `--datasource` can be.
+    datasources: what `--datasource` can be, and the title of each in tables and figures: dict of name -> title.
     settings: names of the settings that it has, of those that a domain may have or lack.
     defaults: function (datasource, method, given settings) -> what it has in place of the settings' own defaults.
     check: function (config, require) that refuses what cannot be; `require(name, holds, expected)` raises.
@@ -22,7 +22,7 @@ class Domain:
 
   name: str
   kind: str
-  datasources: tuple
+  datasources: dict
   settings: frozenset
   defaults: Callable
   check: Callable

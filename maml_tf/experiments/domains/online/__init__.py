@@ -93,7 +93,7 @@ DOMAINS = (
   Domain(
     name="online",
     kind="online",
-    datasources=("rainbow_mnist",),
+    datasources={"rainbow_mnist": "Rainbow MNIST"},
     settings=frozenset({
       "meta_batch_size", "num_filters", "task_chunk", "checkpoint_inner_steps", "eval_queries", "num_tasks",
       "order_seed", "warm_start_tasks", "warm_start_batches", "warm_start_updates", "meta_updates", "inner_batch",
@@ -107,7 +107,7 @@ DOMAINS = (
   Domain(
     name="online",
     kind="online",
-    datasources=("quadratics",),
+    datasources={"quadratics": "quadratics"},
     settings=frozenset({"num_tasks", "meta_updates"}),
     defaults=quadratics_defaults,
     check=check_quadratics,
