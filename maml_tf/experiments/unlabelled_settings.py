@@ -69,8 +69,8 @@ SETTINGS = (
           "task", check=_ways, sentinel=-1, of_domain=True, when=_only_unlabelled),
   Setting("train_queries", 0, "query examples per class in training; 0: as the data set's recipe has it", "task",
           check=at_least(0), of_domain=True, hashed=True, unless=0),
-  Setting("embedding", "pca", "what images are compared by: pixels, zca (whitened), pca, or a file of one's own, .npy "
-          "or .npz", "task", str, of_domain=True, hashed=True, decides=True, when=_only_embedded,
+  Setting("embedding", "pca", "what images are compared by, or a file of one's own, .npy or .npz: "
+          f"{', '.join(EMBEDDINGS)}", "task", str, of_domain=True, hashed=True, decides=True, when=_only_embedded,
           read=_name,
           shown=(12, lambda c: f"{_name(c)}{c.embedding_size or ''}"), library_name="embedding"),
   Setting("embedding_size", None, "numbers that an image becomes; none: the embedding has no such setting", "task",

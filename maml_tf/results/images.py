@@ -2,7 +2,7 @@
 
 from maml_tf.errors import UserError
 from maml_tf.experiments.config import from_record
-from maml_tf.results import published
+from maml_tf.results import labels, published
 from maml_tf.results.files import rows_until
 from maml_tf.results.runs import (
   OF_AN_EVALUATION,
@@ -19,9 +19,6 @@ from maml_tf.results.runs import (
 )
 
 CURVE_STEPS = (0, 1, 3, 5, 10)
-PROTOCOL = {"bn_mode": "transductive", "eval_updates": 10}
-# Of tasks without labels, one training is evaluated on tasks of several sizes, which are in one file.
-OF_UNLABELLED = {"bn_mode": "transductive", "eval_updates": 50, "num_classes": 5, "update_batch_size": 1}
 
 
 def collect(folders, root, shots, before):
@@ -73,9 +70,15 @@ def read_run(folder, root, shots):
     "iterations": iterations,
     "of_iterations": config.iterations if checkpoint else 0,
     **(_training(folder, config, iterations, root) if checkpoint else {"init_from": config.init_from}),
-    "evaluations": [{n: e[n] for n in OF_AN_EVALUATION} | {"settings": _settings(e)} for e in evaluations],
+    "evaluations": [
+      {n: e[n] for n in OF_AN_EVALUATION} | {"settings": labels.unusual(e["config"])} for e in evaluations
+    ],
     "config": portable(record),
   }
+
+
+def _kept_of(evaluation):
+  return {name: evaluation[name] for name in OF_AN_EVALUATION} | {"settings": labels.unusual(evaluation["config"])}
 
 
 def _training(folder, config, iterations, root):
@@ -127,26 +130,12 @@ def _counts(evaluation, shots, iterations):
   """Whether it is one of test tasks, with these shots, of this checkpoint."""
   config = evaluation["config"]
   of_this = evaluation["training"]["iteration"] == iterations
-  of_these_shots = not _labelled(config) or config["update_batch_size"] == shots
+  of_these_shots = not labels.is_labelled(config) or config["update_batch_size"] == shots
   return evaluation["split"] == "test" and of_these_shots and of_this
 
 
-def _labelled(record):
-  return record.get("tasks", "given") == "given"
-
-
-def _settings(evaluation):
-  """The choices of an evaluation that differ from the published protocol."""
-  config = evaluation["config"]
-  usual = PROTOCOL if _labelled(config) else OF_UNLABELLED
-  chosen = {name: config[name] for name in usual if config.get(name, usual[name]) != usual[name]}
-  if config["train_update_lr"] not in (-1, config["update_lr"]):
-    chosen["update_lr"] = config["update_lr"]
-  return chosen
-
-
 def _label(evaluation):
-  return ", ".join([str(evaluation["tasks"]), *(f"{n}={v}" for n, v in evaluation["settings"].items())])
+  return labels.label(evaluation["tasks"], evaluation["settings"])
 
 
 def _curve_names(rows):

@@ -43,6 +43,11 @@ EMBEDDINGS = {
   "pixels": Record(f"{_HERE}.embeddings:Pixels"),
   "zca": Record(f"{_HERE}.embeddings:ZCA"),
   "pca": Record(f"{_HERE}.embeddings:PCA", size=32),
+  "autoencoder": Record(f"{_HERE}.autoencoders:Autoencoder", size=64, width=32, epochs=20),
+  # Published: width 64, which needs an accelerator; BiGAN of 200 to 400 epochs.
+  "acai": Record(f"{_HERE}.autoencoders:ACAI", size=256, width=16, epochs=20),
+  "bigan": Record(f"{_HERE}.bigan:BiGAN", size=200, width=512, epochs=50),
+  "deepcluster": Record(f"{_HERE}.deepcluster:DeepCluster", size=64, width=32, epochs=20),
 }
 
 

@@ -92,7 +92,7 @@ def test_what_is_no_array_is_refused(tmp_path):
 def test_sizes_that_cannot_be_are_refused(images, tmp_path):
   with pytest.raises(UserError, match=r"^embedding_size=21: expected at most 20"):
     embeddings.embed("pca", images, tmp_path, size=21)
-  with pytest.raises(UserError, match=r"^embedding=nonsense: expected one of pixels, zca, pca"):
+  with pytest.raises(UserError, match=r"^embedding=nonsense: expected one of pixels, zca, pca, autoencoder"):
     embeddings.embed("nonsense", images, tmp_path)
   with pytest.raises(UserError, match=r"^embedding=zca: images of 84 x 84 x 3 are too large"):
     embeddings.embed("zca", np.zeros((2, 84, 84, 3), np.uint8), tmp_path)
