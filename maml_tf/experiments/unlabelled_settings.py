@@ -48,6 +48,15 @@ def _only_umtra(config):
   return None if config.tasks == "umtra" else "--tasks=umtra"
 
 
+def _only_skills(config):
+  skills = config.tasks in ("random_discriminator", "diayn", "carml")
+  return None if skills else "--tasks=random_discriminator, diayn or carml"
+
+
+def _only_diayn(config):
+  return None if config.tasks == "diayn" else "--tasks=diayn"
+
+
 def _not_negative(value):
   return None if 0 <= value < RATE_LIMIT else "a finite number of at least 0"
 
@@ -91,4 +100,8 @@ SETTINGS = (
           _not_negative, of_domain=True, hashed=True, when=_only_hyperplanes),
   Setting("shift", 6, "most pixels that UMTRA's augmentation moves an image by", "task", check=at_least(0),
           of_domain=True, hashed=True, when=_only_umtra),
+  Setting("skills", 20, "skills that tasks without rewards are made of", "task", check=at_least(2), of_domain=True,
+          hashed=True, when=_only_skills),
+  Setting("skill_iterations", 100, "iterations of DIAYN before meta-training", "task", check=at_least(1),
+          of_domain=True, hashed=True, when=_only_diayn),
 )  # fmt: skip
