@@ -13,6 +13,7 @@ TF_AGENTS = [
   "tf-keras>=2.16; python_version < '3.12'",
 ]
 UNSUPERVISED = ["scikit-learn>=1.6"]
+DEMO = ["flask>=3.1"]  # with TRUSTED_HOSTS
 RENDER = ["imageio>=2.34", "imageio-ffmpeg>=0.5", "pillow>=10.1"]
 
 
@@ -40,7 +41,7 @@ setup(
   long_description_content_type="text/markdown",
   license="MIT",
   packages=find_packages(include=["maml_tf", "maml_tf.*"]),
-  package_data={"maml_tf": ["py.typed"]},
+  package_data={"maml_tf": ["py.typed"], "maml_tf.demo": ["page.html"]},
   entry_points={"console_scripts": ["maml-tf = maml_tf.__main__:console"]},
   python_requires=">=3.10",
   install_requires=[
@@ -59,6 +60,7 @@ setup(
   ],
   extras_require={
     "tf-agents": TF_AGENTS,
+    "demo": DEMO,
     "render": RENDER,
     "unsupervised": UNSUPERVISED,
     "test": [
@@ -67,6 +69,8 @@ setup(
       "hypothesis>=6.100",
       "ruff>=0.6",
       "scipy>=1.11",
+      "playwright>=1.45",
+      *DEMO,
       *TF_AGENTS,
       *RENDER,
       *UNSUPERVISED,

@@ -99,9 +99,10 @@ def predict_folder(
     )
   support_pictures = _decoded(trained, support, labelled)
   query_pictures = _decoded(trained, query, [("", path) for path in unlabelled])
-  task = trained.adapt(_inputs(support_pictures, described), [classes.index(name) for name, _ in labelled], num_updates)
+  labels = [classes.index(name) for name, _ in labelled]
+  task = trained.adapt(inputs_of(support_pictures, described), labels, num_updates)
   # Outputs beyond the classes have no example; they are no answer.
-  logits = trained.predict(task, _inputs(query_pictures, described))[:, : len(classes)]
+  logits = trained.predict(task, inputs_of(query_pictures, described))[:, : len(classes)]
   found = Predictions(
     classes,
     tuple(path.name for path in unlabelled),
@@ -147,5 +148,6 @@ def _decoded(trained, folder, files):
   return np.stack([images[str(path)] for _, path in files])
 
 
-def _inputs(pictures, described):
+def inputs_of(pictures: np.ndarray, described: dict) -> np.ndarray:
+  """Inputs float32 [n, H, W, C] of pictures uint8 [n, H, W, C], as `described_pictures` says."""
   return pixels.to_range(np.float32(pictures) / np.float32(255.0), described["range"], described["inverted"])

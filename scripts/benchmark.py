@@ -3,7 +3,7 @@
   python scripts/benchmark.py sinusoid       # meta-iterations per second: sampling, second-order MAML, Adam
   python scripts/benchmark.py omniglot       # one second-order meta-gradient on random images: milliseconds, memory
   python scripts/benchmark.py miniimagenet
-  python scripts/benchmark.py memory         # miniImageNet after 1, 5 and 10 inner steps, with and without recomputing
+  python scripts/benchmark.py memory         # miniImageNet: inner steps kept or recomputed; an evaluation in one or in parts
   python scripts/benchmark.py rl             # environment steps per second beside Gymnasium's vector environments
 
 The contenders take turns, several rounds, and the ratios are those of the medians. No data set is needed. PyTorch comes
@@ -59,13 +59,8 @@ def images(name):
 def memory():
   contenders = benchmarks.images.contenders_of("memory", FLAGS.contenders)
   import_tensorflow()
-  results = {}
-  for steps in benchmarks.images.INNER_STEPS if FLAGS.num_updates is None else (FLAGS.num_updates,):
-    sizes = {size: FLAGS[size].value for size in SIZES} | {"num_updates": steps}
-    setting = benchmarks.images.setting_of("memory", **sizes)
-    results[steps] = benchmarks.images.run(setting, FLAGS.rounds, FLAGS.seconds, contenders)
-    print("\n".join(benchmarks.images.report("miniimagenet", results[steps])))
-  return {"by_inner_steps": results, **timed()}
+  sizes = {size: FLAGS[size].value for size in SIZES}
+  return {**benchmarks.images.run_memory(sizes, FLAGS.rounds, FLAGS.seconds, contenders), **timed()}
 
 
 def rl():

@@ -3,9 +3,6 @@
 import copy
 import math
 import numbers
-from collections.abc import Mapping
-from types import MappingProxyType
-from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -13,44 +10,13 @@ from maml_tf import losses, over_tasks, tracing
 from maml_tf import maml as inner_loop
 from maml_tf.algorithms import checks
 from maml_tf.algorithms.base import Algorithm
+from maml_tf.algorithms.computed_once import computed_once
+from maml_tf.algorithms.meta_parameters import MetaParameters
 from maml_tf.maml import LearnedStepSizes
 from maml_tf.models import shapes
 
 BN_MODES = ("transductive", "support", "running")
 RUNNING_MOMENTUM = 0.99  # as in Keras' BatchNormalization
-
-
-class MetaParameters(NamedTuple):
-  """What MAML meta-learns, by kind; each a dict of name -> tensor.
-
-  Optimisers, checkpoints and artefacts know one flat dict. There, the names of all but the model's weights begin with
-  `inner_lr/`, `statistics/` and `training/`; only `of` and `flat` know that.
-
-  Attributes:
-    model: the network's weights.
-    step_sizes: learned step sizes, by the weight that they are for.
-    statistics: of the normalisation: running ones, or those of a support set.
-    training: what training alone needs and adapting ignores, such as a count of meta-iterations.
-  """
-
-  model: dict
-  step_sizes: dict
-  statistics: dict
-  training: Mapping = MappingProxyType({})
-
-  @classmethod
-  def of(cls, weights):
-    """From a flat dict."""
-    kinds = {"inner_lr/": {}, "statistics/": {}, "training/": {}, "": {}}  # every name begins with the last
-    for name, value in weights.items():
-      prefix = next(p for p in kinds if name.startswith(p))
-      kinds[prefix][name.removeprefix(prefix)] = value
-    return cls(kinds.pop(""), *kinds.values())
-
-  def flat(self):
-    """One dict of all."""
-    others = {"inner_lr": self.step_sizes, "statistics": self.statistics, "training": self.training}
-    return self.model | {f"{kind}/{n}": v for kind, values in others.items() for n, v in values.items()}
 
 
 def with_bn_mode(algorithm, bn_mode):
@@ -122,6 +88,10 @@ class MAML(Algorithm):
   def fixed_variables(self):
     return self.model.fixed_variables
 
+  @property
+  def task_chunk(self):
+    return 1 if self.model.is_large else None
+
   def initial_weights(self, seed=0):
     """The model's `starting_weights`; with learned step sizes and running statistics, where there are such."""
     weights = self.model.starting_weights(seed)
@@ -154,9 +124,9 @@ class MAML(Algorithm):
     _check_updates(num_updates)
     support_x, support_y = over_tasks.as_tensors((support_x, support_y))
     start, rates = self._start(weights, support_x)
-    loss_fn = self._support_loss(start, support_x, support_y)
-    steps = inner_loop.adapt(loss_fn, start, rates, num_updates, self.first_order)
-    return [self._give_task_axis(self._with_statistics(step, support_x), support_x) for step in steps]
+    rest, x = computed_once(self, start, rates, support_x)
+    steps = inner_loop.adapt(rest._support_loss(start, x, support_y), start, rates, num_updates, self.first_order)
+    return [self._give_task_axis(rest._with_statistics(step, x), support_x) for step in steps]
 
   @tracing.as_it_stands
   def adapt_final(self, weights, support_x, support_y, num_updates, seed=None):
@@ -164,8 +134,9 @@ class MAML(Algorithm):
     _check_updates(num_updates)
     support_x, support_y = over_tasks.as_tensors((support_x, support_y))
     start, rates = self._start(weights, support_x)
-    adapted = inner_loop.adapt_final(self._support_loss(start, support_x, support_y), start, rates, num_updates)
-    return self._give_task_axis(self._with_statistics(adapted, support_x), support_x)
+    rest, x = computed_once(self, start, rates, support_x)
+    adapted = inner_loop.adapt_final(rest._support_loss(start, x, support_y), start, rates, num_updates)
+    return self._give_task_axis(rest._with_statistics(adapted, x), support_x)
 
   @tracing.as_it_stands
   def predict(self, weights, x):
@@ -206,15 +177,14 @@ class MAML(Algorithm):
       (scalar loss; dict of name -> scalar: the losses that adapting computes anyway, and the accuracy after it; dict of
       the moved running statistics, where there are such).
     """
-    batch = over_tasks.as_tensors(batch)
-    adapted, support_losses = self._adapt_for_training(weights, batch)
-    return self._loss_and_metrics(weights, adapted, support_losses, batch)
+    adapted, support_losses, rest, batch = self._adapt_for_training(weights, over_tasks.as_tensors(batch))
+    return rest._loss_and_metrics(weights, adapted, support_losses, batch)
 
   @tracing.as_it_stands
   def meta_gradients(self, weights, batch):
     """(scalar meta-loss, its gradient: dict like `weights`), second order unless `first_order`."""
     weights = {name: tf.convert_to_tensor(value) for name, value in weights.items()}
-    found = over_tasks.meta_gradients(self.meta_loss, weights, batch)
+    found = over_tasks.meta_gradients(self.meta_loss, weights, batch, over_tasks.chunk_of(batch, self.task_chunk))
     return found.loss, found.gradients
 
   @tracing.as_it_stands
@@ -227,12 +197,13 @@ class MAML(Algorithm):
     _check_updates(num_updates)
     batch = over_tasks.as_tensors(batch)
     start, rates = self._start(weights, batch.support_x)
-    support_loss = self._support_loss(start, batch.support_x, batch.support_y, batch.support_mask)
+    rest, batch = computed_once(self, start, rates, batch)
+    support_loss = rest._support_loss(start, batch.support_x, batch.support_y, batch.support_mask)
     names = ["loss", *losses.accuracy_names(self.loss)]
     dtype = next(iter(start.values())).dtype
 
     def measure(weights):
-      measured = self._query_metrics(weights, batch)
+      measured = rest._query_metrics(weights, batch)
       return [measured[name] for name in names]
 
     _, stacked = inner_loop.fold_steps(support_loss, start, rates, num_updates, measure, [dtype] * len(names))
@@ -272,17 +243,18 @@ class MAML(Algorithm):
     return as_dict(self.inner_lr)
 
   def _adapt_for_training(self, weights, batch):
-    """The weights after the last step, and the losses [T] before each, a list."""
+    """(The weights after the last step, the losses [T] before each, a list, and what `computed_once` returns)."""
     start, rates = self._start(weights, batch.support_x)
-    support_loss = self._support_loss(start, batch.support_x, batch.support_y, batch.support_mask)
+    rest, batch = computed_once(self, start, rates, batch)
+    support_loss = rest._support_loss(start, batch.support_x, batch.support_y, batch.support_mask)
     if self.num_updates and not self.first_order:
-      checks.refuse_dropped_derivatives(self, MetaParameters.of(weights).model, rates, batch)
+      checks.refuse_dropped_derivatives(rest, MetaParameters.of(weights).model, rates, batch)
     arguments = support_loss, start, rates, self.num_updates, self.first_order
-    if self.checkpoint_inner_steps:
+    if self.checkpoint_inner_steps or (rest.model.loops_over_steps and not tf.executing_eagerly()):
       adapted, support_losses = inner_loop.adapt_recomputing(*arguments)
-      return adapted, tf.unstack(support_losses)
+      return adapted, tf.unstack(support_losses), rest, batch
     steps, support_losses = inner_loop.unrolled(*arguments)
-    return steps[-1], support_losses
+    return steps[-1], support_losses, rest, batch
 
   def _initial_statistics(self, weights):
     """Running statistics before any training: mean 0 and variance 1."""

@@ -25,7 +25,7 @@ class Reptile(MAML):
   @tracing.as_it_stands
   def meta_loss(self, weights, batch, seed=None):
     """As `MAML.meta_loss`: the query loss after adapting, whose gradient is Reptile's."""
-    adapted, support_losses = self._adapt_for_training(weights, _all_as_support(batch))
+    adapted, support_losses, *_ = self._adapt_for_training(weights, _all_as_support(batch))
     loss, metrics, updates = self._loss_and_metrics(weights, adapted, support_losses, batch)
     towards = {n: tf.stop_gradient(weights[n] - tf.reduce_mean(adapted[n], axis=0)) for n in self.model.weight_shapes}
     with_gradient = tf.add_n([tf.reduce_sum(towards[n] * weights[n]) for n in towards])

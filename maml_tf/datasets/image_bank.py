@@ -210,7 +210,7 @@ class _Cache:
       print(f"{self.folder}: this cache is damaged: {damage}; decoding the images anew", file=sys.stderr, flush=True)
     try:
       self.parent.mkdir(parents=True, exist_ok=True)
-      with _building(self.parent):
+      with building(self.parent):
         with contextlib.suppress(_DamagedError):
           if self.folder.is_dir():  # another process may have made it, or mended it, in the meantime
             return self._open()
@@ -255,7 +255,7 @@ class _Cache:
 
 
 @contextlib.contextmanager
-def _building(cache):
+def building(cache):
   """Lets one process at a time build in a folder of caches; what another, killed one left half-made is removed."""
   with caches.locked(cache, "decoding images into") as alone:
     for path in cache.glob(f".*-{'?' * 16}.*.half") if alone else ():

@@ -213,7 +213,7 @@ def _shaping(config):
   """The settings that may shape this training."""
   method, domain = config.description, config.domain
   for setting in SETTINGS.values():
-    there = not setting.of_domain or setting.name in domain.settings
+    there = domain.has(setting)
     there &= not setting.of_method or setting.name in method.shaped_by
     if there and (setting.when is None or setting.when(config) is None):
       yield setting
@@ -243,7 +243,7 @@ def _changed(datasource, method, given):
   """What a domain, then a method, have in place of the settings' own defaults."""
   domain = DATASOURCES[datasource]
   changed = {**method.defaults, **method.defaults_of_kind.get(domain.kind, {})}
-  own = {n: v for n, v in changed.items() if not SETTINGS[n].of_domain or n in domain.settings}
+  own = {n: v for n, v in changed.items() if domain.has(SETTINGS[n])}
   return domain.defaults(datasource, method, given) | own
 
 
@@ -289,7 +289,7 @@ def _check_method(method, domain, given):
 
 def _foreign(setting, domain, method):
   """Who does not have a setting; None where it applies."""
-  if setting.of_domain and setting.name not in domain.settings:
+  if not domain.has(setting):
     return f"the domain {domain.name}"
   if setting.of_method and setting.name not in method.settings:
     return f"--{method.flag}={method.name}"

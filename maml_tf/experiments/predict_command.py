@@ -10,14 +10,16 @@ from maml_tf.experiments.command_line import fail
 PROGRAM = "maml-tf predict"
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+  """One whose errors are `UserError`s of one line."""
+
   def error(self, message):
     raise UserError(f"{message}; --help shows what there is")
 
 
 def parser():
   """What the command takes."""
-  made = _Parser(
+  made = Parser(
     prog=PROGRAM, allow_abbrev=False,
     description="Adapts a trained classifier to a few labelled pictures, and labels others: see docs/predicting.md.",
   )  # fmt: skip

@@ -159,11 +159,15 @@ def _say_differences(config, trained, say):
 
 
 def _settings_of_results(config):
-  return {
+  shared = {
     "format_version": RESULTS_FORMAT_VERSION,
     "datasource": config.datasource,
     "method": config.method,
     "seed": config.seed,
+  }
+  if not config.applies("eval_tasks"):
+    return shared
+  return shared | {
     "split": "test" if config.test_set else "validation",
     "tasks": config.eval_tasks,
     "queries": config.eval_queries or config.update_batch_size,
@@ -203,6 +207,7 @@ def _refuse_shorter(config, directory):
 def _train(config, experiment, learner, directory, command, say):
   if not config.description.trains:
     return learner.initial_state(config.seed), {"iteration": 0}
+  learner.check_tasks()
   say(f"training {config.method} for {config.iterations} iterations in {directory.path}")
   trainer = Trainer(
     learner,

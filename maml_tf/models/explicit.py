@@ -31,17 +31,22 @@ class ExplicitModel(keras.Model):
 
   Attributes:
     fixed_variables: variables that no training changes, which an exported artefact has to carry.
+    num_outputs: of the head that it has or, made without one, would have; None: it does not say.
     has_statistics: whether it normalises by statistics of a batch, so that examples depend on one another.
     twice_differentiable: whether every operation is known to have a second derivative; False: it is looked for.
     layer_kinds: dict of layer name, as in the name scopes of a graph, -> name of its class; for errors.
     stopped_gradients: "refuse" or "keep", as of `from_keras`.
+    is_large: whether tasks are better computed one after the other, by what is traced once.
+    loops_over_steps: the same of inner steps.
   """
 
   fixed_variables = ()
+  num_outputs = None
   has_statistics = False
   twice_differentiable = False
   layer_kinds: ClassVar = {}
   stopped_gradients = "refuse"
+  is_large = loops_over_steps = False
 
   def __init__(self, input_shape, specs, name=None):
     super().__init__(name=name)
@@ -112,6 +117,17 @@ class ExplicitModel(keras.Model):
   def starting_weights(self, seed):
     """What training begins from: fresh weights of a seed."""
     return self.initial_weights(seed)
+
+  def parts(self, changed):
+    """The forward pass in two, where that saves something: (body, rest), or None.
+
+    The body has no weight that changes from step to step, so that it is computed once for all steps; the rest makes of
+    what the body gives what the model makes of its inputs. Both have the members of a model that adapting needs.
+
+    Args:
+      changed: names of the weights that change.
+    """
+    del changed
 
   def to_keras(self, weights: dict, statistics: dict | None = None) -> keras.Model:
     """Puts plain weights into this model's own variables; returns the model."""

@@ -1,6 +1,6 @@
 """Any Keras model, unedited, as a model with explicit weights."""
 
-import contextlib
+import functools
 import re
 import warnings
 from typing import Any
@@ -8,8 +8,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from maml_tf.models import exact, explicit, keras_tree, shapes
-from maml_tf.models.task_map import TaskMap
+from maml_tf.models import explicit, keras_cut, keras_tree, shapes
+from maml_tf.models.keras_forward import Forward
 
 
 def from_keras(
@@ -50,7 +50,7 @@ class KerasModel(explicit.ExplicitModel):
   adapts them all the same.
 
   Tasks are batched by `tf.vectorized_map` where every operation of the model allows it, by `tf.map_fn` where not (a
-  convolution with filters per task, for one). Which is found out once, when first tracing.
+  convolution with filters per task, for one), which is found out once, when first tracing; and in a large model.
   """
 
   def __init__(self, model, input_shape=None, fresh=None, stopped_gradients="refuse"):
@@ -65,12 +65,11 @@ class KerasModel(explicit.ExplicitModel):
     keras.Model.__init__(self, name=f"explicit_{model.name}")
     self.model = model
     # A tuple, or tuples nested as the model takes its inputs: in a function, or Keras would wrap dicts and lists.
-    shape = _example_shape(model, input_shape)
+    shape = example_shape(model, input_shape)
     self._shape_of_example = lambda: shape
     self.stopped_gradients = stopped_gradients
     self._named = keras_tree.named_variables(model)
     names = {id(owned.variable): name for name, owned in reversed(self._named.items())}
-    self._trainable_names = [names[id(v)] for v in model.trainable_variables]
     self._moving = {
       re.sub("moving_(mean|variance)$", r"\1", name): name
       for name, owned in self._named.items()
@@ -78,7 +77,11 @@ class KerasModel(explicit.ExplicitModel):
       and owned.layer.trainable
       and re.search("/moving_(mean|variance)$", name)
     }
-    self._over_tasks = TaskMap(unrolls=bool(keras_tree.lookup_tables(model)))
+    moving = {key: self._named[name].variable for key, name in self._moving.items()}
+    self._forward_of = lambda network: Forward(network, names, moving)
+    self._forward = self._forward_of(model)
+    self._trainable_names = self._forward.names
+    self._parts = functools.cache(self._find_parts)  # a function again: Keras would track a dict of models
     self.keeps_values = not fresh
     if fresh is None:
       self.keeps_values = arrived_built and not keras_tree.is_as_drawn(self._named)
@@ -173,45 +176,31 @@ class KerasModel(explicit.ExplicitModel):
     has_tasks = self._check_rank(x)
     self._check_weights(weights, has_tasks)
     if not has_tasks:
-      return _in_order(self._call_one_task(weights, x, statistics))
+      return self._forward.one_task(weights, x, statistics)
+    ranks = {name: len(shape) for name, shape in self.weight_shapes.items()}
+    return self._forward.all_tasks(weights, ranks, x, statistics)
 
-    # `tf.map_fn` wants every element to have the task axis; what is shared stays outside, in the closure.
-    plain = self.weight_shapes
-    own_weights = {n: w for n, w in weights.items() if w.shape.rank > len(plain[n])}
-    own_statistics = {n: s for n, s in statistics.items() if s.shape.rank == 2}
+  @property
+  def is_large(self):
+    return self._forward.is_large
 
-    def one_task(elements):
-      own_weights, own_statistics, x = elements
-      return self._call_one_task(weights | own_weights, x, statistics | own_statistics)
+  loops_over_steps = is_large
 
-    elements = own_weights, own_statistics, x
-    return _in_order(self._over_tasks(one_task, elements, uses_statistics=bool(statistics)))
+  def parts(self, changed):
+    return self._parts(frozenset(changed) & set(self._trainable_names))
 
-  def _call_one_task(self, weights, x, statistics):
-    """{"outputs", "statistics"} and, where the model has regularisers or adds losses, {"penalty"}, their sum."""
-    variables = self.model.non_trainable_variables
-    moving = {key: id(self._named[name].variable) for key, name in self._moving.items()}
-    given = {moving[key]: statistics[key] for key in moving} if statistics else {}
-    # `stateless_call` goes past `__call__`, which would have dropped an argument that the model does not take.
-    arguments = {"training": False} if keras_tree.takes(self.model.call, "training") else {}
-    with exact.exact_normalisation(batch_statistics=not statistics), _differentiable_kernels(self.model):
-      outputs, updated, added = self.model.stateless_call(
-        [weights[name] for name in self._trainable_names],
-        [given.get(id(v), v) for v in variables],
-        x,
-        return_losses=True,
-        **arguments,
-      )
-    after = {id(v): value for v, value in zip(variables, updated, strict=True)}
-    used = statistics or {key: tf.convert_to_tensor(after[variable]) for key, variable in moving.items()}
-    dtype = next(iter(weights.values())).dtype
-    outputs = tf.nest.map_structure(lambda output: _in_dtype(output, dtype), outputs)
-    if len(flat := tf.nest.flatten(outputs)) == 1:
-      outputs = flat[0]
-    result = {"outputs": outputs, "statistics": used}
-    if added:
-      result["penalty"] = tf.add_n([tf.cast(tf.reduce_sum(loss), dtype) for loss in added])
-    return result
+  def forget_parts(self):
+    """For a change of the layers' dtypes, which the parts have taken over."""
+    self._parts.cache_clear()
+
+  def _find_parts(self, changed):
+    found = keras_cut.cut(self.model, {id(self._named[name].variable) for name in changed}) if changed else None
+    if not found:
+      return None
+    body, rest = (Part(self, self._forward_of(network), example_shape(network, None)) for network in found)
+    # A loop over steps has no gradient of what comes from outside: features that are meta-learned.
+    rest.loops_over_steps = rest.is_large and not body.learned
+    return body, rest
 
   def _convert_input(self, x):
     """As Keras does: a model with an `Input` converts to the dtype of that, others cast floats to their own."""
@@ -235,29 +224,38 @@ class KerasModel(explicit.ExplicitModel):
         )
 
 
-@contextlib.contextmanager
-def _differentiable_kernels(model):
-  """Within this scope, recurrent layers do without cuDNN, whose kernels have no second derivative."""
-  recurrent = [(layer, layer.use_cudnn) for _, layer in keras_tree.walk(model) if getattr(layer, "use_cudnn", False)]
-  for layer, _ in recurrent:
-    layer.use_cudnn = False
-  try:
-    yield
-  finally:
-    for layer, use_cudnn in recurrent:
-      layer.use_cudnn = use_cudnn
+class Part:
+  """A part of a `KerasModel`, as `ExplicitModel.parts` gives it: the forward pass is its own, all else the model's.
+
+  Args:
+    whole: `KerasModel`.
+    forward: `Forward` of the part.
+    example_shape: of its inputs.
+
+  Attributes:
+    learned: names of the meta-learned weights in it.
+  """
+
+  def __init__(self, whole, forward, example_shape):
+    self._whole, self._forward, self.example_shape = whole, forward, example_shape
+    self.has_statistics, self.is_large, self.learned = forward.has_statistics, forward.is_large, forward.names
+
+  def __getattr__(self, name):
+    return getattr(self._whole, name)
+
+  def parts(self, changed):
+    return None
+
+  def apply_with_penalty(self, weights, x, statistics=None):
+    """As the model's, at inputs of this part."""
+    plain = self._whole.weight_shapes
+    weights = {name: tf.convert_to_tensor(weights[name]) for name in self.learned}
+    if not shapes.task_axis(self._whole.name, x, self.example_shape):
+      return self._forward.one_task(weights, x, statistics or {})
+    return self._forward.all_tasks(weights, {n: len(plain[n]) for n in weights}, x, statistics or {})
 
 
-def _in_order(result):
-  return result["outputs"], result["statistics"], result.get("penalty")
-
-
-def _in_dtype(output, dtype):
-  # Under mixed precision a model may end in float16; the losses are computed in the dtype of the weights.
-  return tf.cast(output, dtype) if output.dtype.is_floating else output
-
-
-def _example_shape(model, input_shape):
+def example_shape(model, input_shape):
   if input_shape is not None:
     return shapes.map_shapes(tuple, input_shape)
   try:

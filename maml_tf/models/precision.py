@@ -20,11 +20,16 @@ def in_float64(model):
     return
   layers = [layer for _, layer in keras_tree.walk(keras_model)]
   variables = {id(v): v for v in keras_model.variables}
-  inputs = {id(t): t for layer in layers for t in getattr(layer, "_inputs", None) or ()}
+  operations = [op for layer in layers for op in (layer, *getattr(layer, "operations", ()))]
+  tensors = [
+    t for op in operations for node in op._inbound_nodes for t in node.outputs
+  ]  # `Input`s, and where it is cut
+  inputs = {id(t): t for t in tensors}
   floats = [holder for holder in (*variables.values(), *inputs.values()) if keras.backend.is_float_dtype(holder.dtype)]
   before = [(layer, "_dtype_policy", layer._dtype_policy) for layer in layers]
   before += [(holder, "_dtype", holder._dtype) for holder in floats]
   floatx = keras.config.floatx()
+  model.forget_parts()
   try:
     keras.config.set_floatx("float64")
     for layer in layers:
@@ -33,6 +38,7 @@ def in_float64(model):
       holder._dtype = "float64"
     yield
   finally:
+    model.forget_parts()
     keras.config.set_floatx(floatx)
     for owner, name, value in before:
       setattr(owner, name, value)

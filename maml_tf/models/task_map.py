@@ -15,10 +15,12 @@ class TaskMap:
   Args:
     unrolls: whether the loop is unrolled where the number of tasks is known. TensorFlow cannot differentiate a loop
       twice that looks something up in a table.
+    loops: whether it is a loop whatever TensorFlow can, one task after the other: to vectorise many operations takes
+      minutes, and the memory of all tasks.
   """
 
-  def __init__(self, unrolls=False):
-    self._unrolls = unrolls
+  def __init__(self, unrolls=False, loops=False):
+    self._unrolls, self._loops = unrolls, loops
     self._loop_signatures = {}
 
   def __call__(self, function, elements, **settings):
@@ -26,6 +28,8 @@ class TaskMap:
     if self._unrolls and (num_tasks := tf.nest.flatten(elements)[0].shape[0]) is not None:
       results = [function(tf.nest.map_structure(lambda e, t=task: e[t], elements)) for task in range(num_tasks)]
       return tf.nest.map_structure(lambda *values: tf.stack(values), *results)
+    if self._loops and not tf.executing_eagerly():
+      return _looped(function, elements)
     key = self._key(elements, settings)
     if key not in self._loop_signatures:
       vectorises = not tf.executing_eagerly() and _can_vectorise(function, elements)
@@ -40,6 +44,17 @@ class TaskMap:
     names = tuple(tuple(sorted(part)) for part in elements if isinstance(part, dict))
     specs = tuple((e.dtype, *e.shape[1:]) for e in tf.nest.flatten(elements))
     return tf.executing_eagerly(), names, specs, tuple(settings.items())
+
+
+def _looped(function, elements):
+  """One task after the other, traced once; without a loop where there is one task."""
+  if tf.nest.flatten(elements)[0].shape[0] == 1:
+    only = function(tf.nest.map_structure(lambda e: e[0], elements))
+    return tf.nest.map_structure(lambda value: value[tf.newaxis], only)
+  of_one = tf.nest.map_structure(lambda e: tf.TensorSpec(e.shape[1:], e.dtype), elements)
+  traced = tracing.function(function).get_concrete_function(of_one)
+  signature = tf.nest.map_structure(lambda o: tf.TensorSpec(o.shape, o.dtype), traced.structured_outputs)
+  return tf.map_fn(traced, elements, fn_output_signature=signature, parallel_iterations=1)
 
 
 def _can_vectorise(function, elements):

@@ -8,16 +8,17 @@ import sys
 import documents
 import pytest
 
-from maml_tf.experiments import command_line, predict_command
+from maml_tf.experiments import command_line, demo_command, predict_command
 from maml_tf.experiments.config import Config
 
 PAGES = documents.pages()
 REQUIRED = ["--model=m", "--support=s", "--query=q"]  # of `maml-tf predict`
 SETTINGS = set(Config.__dataclass_fields__)
 MAIN = "scripts/main.py"
-PREDICT = "maml-tf predict"
+PREDICT, DEMO = "maml-tf predict", "maml-tf demo"
 COMMAND = re.compile(
-  r"(?:^|[\s/])(?:python (scripts/\w+\.py)|python -m maml_tf|maml-tf)(?=\s|$)( predict)?([^;&|#\n]*)", re.MULTILINE
+  r"(?:^|[\s/])(?:python (scripts/\w+\.py)|python -m maml_tf|maml-tf)(?=\s|$)( predict| demo)?([^;&|#\n]*)",
+  re.MULTILINE,
 )
 
 
@@ -25,7 +26,7 @@ def commands(text):
   """(script, its arguments) of every command, in blocks and in the text."""
   shell = [block.text.replace("\\\n", " ") for block in documents.blocks(text) if block.language == "bash"]
   found = [match for part in (*shell, *documents.code_spans(text)) for match in COMMAND.finditer(part)]
-  return [(match[1] or (PREDICT if match[2] else MAIN), match[3].split()) for match in found]
+  return [(match[1] or (f"maml-tf{match[2]}" if match[2] else MAIN), match[3].split()) for match in found]
 
 
 @functools.cache
@@ -39,8 +40,11 @@ def help_of(script):
 
 @functools.cache
 def flags_of(script):
-  if script in (MAIN, PREDICT):
-    return SETTINGS if script == MAIN else set(vars(predict_command.parser().parse_args(REQUIRED)))
+  if script == MAIN:
+    return SETTINGS
+  if script in (PREDICT, DEMO):
+    given = predict_command.parser().parse_args(REQUIRED) if script == PREDICT else demo_command.parser().parse_args([])
+    return set(vars(given))
   return set(re.findall(r"--(?:\[no\])?(\w+)", help_of(script)))
 
 
@@ -51,7 +55,7 @@ def scripts():
 @pytest.mark.parametrize("page", PAGES, ids=documents.name_of)
 def test_commands_name_scripts_and_flags_that_exist(page):
   for script, arguments in commands(documents.read(page)):
-    assert script == PREDICT or (documents.ROOT / script).is_file(), script
+    assert script in (PREDICT, DEMO) or (documents.ROOT / script).is_file(), script
     flags = {argument[2:].partition("=")[0] for argument in arguments if argument.startswith("--")} - {"help"}
     given = {name.removeprefix("no") if name.removeprefix("no") in flags_of(script) else name for name in flags}
     assert given <= flags_of(script), (script, arguments)
@@ -60,7 +64,7 @@ def test_commands_name_scripts_and_flags_that_exist(page):
 @pytest.mark.parametrize("page", PAGES, ids=documents.name_of)
 def test_flags_in_the_text_exist(page):
   """Between backticks, `--flag` or `--flag=value`."""
-  known = {"help"}.union(SETTINGS, flags_of(PREDICT), *(flags_of(script) for script in scripts_with_flags(page)))
+  known = {"help"}.union(SETTINGS, *map(flags_of, [PREDICT, DEMO, *scripts_with_flags(page)]))
   for span in documents.code_spans(documents.read(page)):
     if span.startswith("--"):
       assert set(re.findall(r"--(\w+)", span)) <= known, span

@@ -110,7 +110,7 @@ def test_fewer_classes_are_the_first_outputs(unsorted):
   """A network for six classes, evaluated on three, is the one without the last three outputs."""
   experiment = ImageExperiment(config(unsorted, train_num_classes=6, eval_updates=2))
   weights = experiment.algorithm(0.05).initial_weights(0)
-  algorithm, fewer = experiment._for_evaluation(weights)
+  algorithm, fewer = experiment._for_evaluation(weights, 0.05)
   batch = experiment._episodes("val", 1, 2).sample(randomness.make_seed(0), 2)
   task = algorithm.adapt_final(fewer, batch.support_x, batch.support_y, 2)
   outputs = algorithm.predict(task, batch.query_x)

@@ -18,6 +18,7 @@ class Domain:
     check: function (config, require) that refuses what cannot be; `require(name, holds, expected)` raises.
     check_paths: function (config) that refuses missing data, within seconds.
     experiment: "module:Class" of an `Experiment`.
+    lacks: names of settings that all domains have but this one, where they would mean nothing.
   """
 
   name: str
@@ -28,6 +29,11 @@ class Domain:
   check: Callable
   experiment: str
   check_paths: Callable = lambda config: None
+  lacks: frozenset = frozenset()
+
+  def has(self, setting):
+    """Whether a `Setting` means anything here."""
+    return (not setting.of_domain or setting.name in self.settings) and setting.name not in self.lacks
 
   def load(self):
     """The class of its experiment."""

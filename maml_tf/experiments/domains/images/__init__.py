@@ -82,13 +82,15 @@ RECIPES = {
 
 
 def defaults(datasource, method, given):
-  """The recipe's settings, for the task that is given."""
+  """The recipe's settings, for the task that is given; a baseline is fine-tuned with the best step size of a grid."""
   if given.get("tasks", "given") != "given":
     return RECIPES[datasource].preset | unlabelled.defaults(datasource, method, given)
   recipe = RECIPES[datasource]
   changed = dict(recipe.preset)
   for holds, settings in recipe.variants:
     changed |= settings if holds(given) else {}
+  if not method.meta_learns:
+    changed["update_lr"] = None
   return changed
 
 

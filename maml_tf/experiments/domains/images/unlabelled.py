@@ -48,6 +48,8 @@ def check(config, require):
   require("tasks", config.tasks in TASKS, f"one of {', '.join(TASKS)}, with this --datasource")
   if config.tasks == "given":
     return
+  meta_learns = config.description.meta_learns or not config.description.trains
+  require("tasks", meta_learns, "given with this --baseline, which learns the labels of all classes")
   known = config.embedding in EMBEDDINGS or is_array(config.embedding)
   require("embedding", known, f"one of {', '.join(EMBEDDINGS)}, or a file that ends in .npy or .npz")
   enough = config.train_num_classes == -1 or config.train_num_classes >= config.num_classes
