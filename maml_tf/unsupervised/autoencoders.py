@@ -67,7 +67,7 @@ class ACAI(TrainedEmbedding):
   def _encoder(self, code):
     stack = [keras.Input((SIDE, SIDE, self.channels)), layers.Conv2D(self.width, 1, padding="same")]
     for scale in range(SCALES):
-      stack += [*_convolutions(self.width * 2**scale), layers.AveragePooling2D()]
+      stack += [*_convolutions(self.width * 2**scale), layers.AveragePooling2D(2)]
     stack += [*_convolutions(self.width * 2**SCALES, 1), layers.Conv2D(code, 3, padding="same")]
     return keras.Sequential(stack)
 
