@@ -81,7 +81,7 @@ SETTINGS = (
   Setting("embedding", "pca", "what images are compared by, or a file of one's own, .npy or .npz: "
           f"{', '.join(EMBEDDINGS)}", "task", str, of_domain=True, hashed=True, decides=True, when=_only_embedded,
           read=_name,
-          shown=(12, lambda c: f"{_name(c)}{c.embedding_size or ''}"), library_name="embedding"),
+          shown=(13, lambda c: f"{_name(c)}{c.embedding_size or ''}"), library_name="embedding"),
   Setting("embedding_size", None, "numbers that an image becomes; none: the embedding has no such setting", "task",
           check=at_least(1), optional=True, of_domain=True, hashed=True, when=_only_sized),
   Setting("embedding_width", None, "filters or units of an embedding's first layer; none: it has no such setting",

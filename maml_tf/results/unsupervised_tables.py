@@ -39,8 +39,7 @@ def _trained(store, datasource):
     if config.datasource == datasource:
       cells = [_of_cell(file.content["results"], str(config.eval_queries), *cell) for cell in CELLS[datasource]]
       embedding = f"{config.embedding}{config.embedding_size or ''}" if config.tasks == "cactus" else "none"
-      title = f"{config.tasks}, {file.label}"
-      yield [title, embedding, *cells, iterations(file.content), file.link], file.record()
+      yield [file.label, embedding, *cells, iterations(file.content), file.link], file.record()
 
 
 def _of_cell(results, queries, ways, shots):
