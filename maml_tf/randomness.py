@@ -5,6 +5,7 @@ differs between the two), and floats are made here from random integers: the int
 floats in different ways (seen with TensorFlow 2.21).
 """
 
+import math
 import zlib
 
 import tensorflow as tf
@@ -48,3 +49,9 @@ def per_task(seed, num_tasks):
   """A seed for each task, int32 [T, 2]: it depends on the task's place in the meta-batch alone."""
   places = tf.range(num_tasks, dtype=tf.int32)
   return tf.stack([tf.fill([num_tasks], seed[0]), seed[1] + places], axis=1)
+
+
+def normal(seed, shape, dtype):
+  """Standard normal floats, of dtype tf.float32 or tf.float64, from `uniform` by Box and Muller's transform."""
+  first, second = (uniform(fold(seed, part), shape, 0.0, 1.0, dtype) for part in ("radius", "angle"))
+  return tf.sqrt(-2.0 * tf.math.log1p(-first)) * tf.cos(2.0 * math.pi * second)

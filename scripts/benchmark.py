@@ -3,11 +3,12 @@
   python scripts/benchmark.py sinusoid       # meta-iterations per second: sampling, second-order MAML, Adam
   python scripts/benchmark.py omniglot       # one second-order meta-gradient on random images: milliseconds, memory
   python scripts/benchmark.py miniimagenet
-  python scripts/benchmark.py memory         # miniImageNet: inner steps kept or recomputed; an evaluation in one or in parts
+  python scripts/benchmark.py memory         # miniImageNet after 1, 5 and 10 inner steps, with and without recomputing
+  python scripts/benchmark.py evaluation     # miniImageNet: 20 tasks at once, and as many at a time as fit
   python scripts/benchmark.py rl             # environment steps per second beside Gymnasium's vector environments
 
 The contenders take turns, several rounds, and the ratios are those of the medians. No data set is needed. PyTorch comes
-with `pip install "maml_tf[bench]"`; `rl` and `memory` need no PyTorch.
+with `pip install "maml_tf[bench]"`; `rl`, `memory` and `evaluation` need no PyTorch.
 """
 
 import functools
@@ -50,40 +51,44 @@ def images(name):
   contenders = benchmarks.images.contenders_of(name, FLAGS.contenders)
   torch = circumstances.import_torch()
   import_tensorflow()
-  setting = benchmarks.images.setting_of(name, **{size: FLAGS[size].value for size in SIZES})
-  results = benchmarks.images.run(setting, FLAGS.rounds, FLAGS.seconds, contenders)
-  print("\n".join(benchmarks.images.report(name, results)))
+  results = benchmarks.images.run_named(name, sizes(), FLAGS.rounds, FLAGS.seconds, contenders)
   return {**results, "torch": torch.__version__, **timed()}
 
 
 def memory():
   contenders = benchmarks.images.contenders_of("memory", FLAGS.contenders)
   import_tensorflow()
-  sizes = {size: FLAGS[size].value for size in SIZES}
-  return {**benchmarks.images.run_memory(sizes, FLAGS.rounds, FLAGS.seconds, contenders), **timed()}
+  return {"by_inner_steps": benchmarks.images.run_memory(sizes(), FLAGS.rounds, FLAGS.seconds, contenders), **timed()}
+
+
+def evaluation():
+  import_tensorflow()
+  return {"evaluation": benchmarks.images.run_evaluation(sizes(), FLAGS.rounds, FLAGS.seconds), **timed()}
 
 
 def rl():
   benchmarks.policies.check_installed()
   import_tensorflow()
-  results = benchmarks.policies.run(FLAGS.rounds, FLAGS.horizon)
-  print("\n".join(benchmarks.policies.report(results)))
+  print("\n".join(benchmarks.policies.report(results := benchmarks.policies.run(FLAGS.rounds, FLAGS.horizon))))
   return {**results, **circumstances.describe(rounds=FLAGS.rounds)}
+
+
+def sizes():
+  return {size: FLAGS[size].value for size in SIZES}
 
 
 def timed():
   return circumstances.describe(rounds=FLAGS.rounds, seconds=FLAGS.seconds)
 
 
-IMAGES = {name: functools.partial(images, name) for name in ("omniglot", "miniimagenet")}
-BENCHMARKS = {"sinusoid": sinusoid, **IMAGES, "memory": memory, "rl": rl}
+BENCHMARKS = {name: functools.partial(images, name) for name in ("omniglot", "miniimagenet")}
+BENCHMARKS |= {"sinusoid": sinusoid, "memory": memory, "evaluation": evaluation, "rl": rl}
 
 
 def measure(arguments):
   if len(arguments) != 1 or arguments[0] not in BENCHMARKS:
     raise UserError(f"expected one argument of {', '.join(BENCHMARKS)}, got {' '.join(arguments) or 'none'}")
-  (name,) = arguments
-  results = {"format_version": 1, "benchmark": name, **BENCHMARKS[name]()}
+  results = {"format_version": 1, "benchmark": arguments[0], **BENCHMARKS[arguments[0]]()}
   if FLAGS.output:
     from maml_tf.training.checkpoints import write_atomically
 

@@ -1,6 +1,7 @@
 """Draws the paper's figures from run directories, and others from results files, as PNG and PDF.
 
 python scripts/figures.py sinusoid --logdir=logs --output=results/figures
+python scripts/figures.py probabilistic --logdir=logs       # hypotheses of sine waves and lines
 python scripts/figures.py images --output=results/figures   # learning curves
 python scripts/figures.py online --output=results/figures   # streams of tasks, by task; and regret
 python scripts/figures.py rl --output=results/figures       # returns against steps, and 2D paths of pretrained/point
@@ -16,10 +17,10 @@ from maml_tf.errors import UserError
 from maml_tf.results import figures
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("logdir", "logs", "folder of the run directories; sinusoid")
+flags.DEFINE_string("logdir", "logs", "folder of the run directories; sinusoid and probabilistic")
 flags.DEFINE_string("results", "results", "folder of the results files; images, online and rl")
 flags.DEFINE_string("output", "results/figures", "folder to write to")
-flags.DEFINE_integer("seed", 0, "seed of the runs to draw; sinusoid")
+flags.DEFINE_integer("seed", 0, "seed of the runs to draw; sinusoid and probabilistic")
 
 FORMATS = ("png", "pdf")
 POINT = pathlib.Path(__file__).parents[1] / "pretrained" / "point"
@@ -31,6 +32,12 @@ def sinusoid():
     print(f"from  {directory}")
   import_tensorflow()
   return figures.sinusoid(runs)
+
+
+def probabilistic():
+  runs = figures.newest_runs("sine_or_line", figures.PROBABILISTIC, FLAGS.logdir, FLAGS.seed)
+  import_tensorflow()
+  return figures.probabilistic(runs)
 
 
 def images():
@@ -48,7 +55,7 @@ def rl():
   return figures.policies(FLAGS.results, POINT if POINT.is_dir() else None, FLAGS.seed)
 
 
-FIGURES = {"sinusoid": sinusoid, "images": images, "online": online, "rl": rl}
+FIGURES = {"sinusoid": sinusoid, "probabilistic": probabilistic, "images": images, "online": online, "rl": rl}
 
 
 def draw(arguments):

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from maml_tf.errors import UserError
 
 REGRESSION, CLASSIFICATION, POLICIES, ONLINE = "regression", "classification", "policies", "online"
+AMBIGUOUS = "ambiguous"
 
 _INNER_LOOP = ("update_lr", "num_updates", "loss_reduction", "bn_mode", "mixed_precision")
 _SECOND_ORDER = ("stop_grad", "checkpoint_inner_steps")
@@ -91,7 +92,7 @@ METHODS = {
   for method in (
     Method(
       "random", "random initialisation", "maml_tf.algorithms.pretraining:Pretraining",
-      (REGRESSION, CLASSIFICATION, POLICIES), shaped_by=(*_FINE_TUNED, "mixed_precision"),
+      (REGRESSION, CLASSIFICATION, POLICIES, AMBIGUOUS), shaped_by=(*_FINE_TUNED, "mixed_precision"),
       evaluated_with=("update_lr", *_STEPS), flag="baseline", color="tab:gray",
     ),
     Method(
@@ -111,11 +112,12 @@ METHODS = {
       defaults={"meta_batch_size": 1, "max_pool": True}, color="darkkhaki",
     ),
     Method(
-      "pretrain", "pretrained on all tasks", "maml_tf.algorithms.pretraining:Pretraining", (REGRESSION, POLICIES),
-      shaped_by=_FINE_TUNED, evaluated_with=("update_lr", *_STEPS), flag="baseline", color="tab:red",
+      "pretrain", "pretrained on all tasks", "maml_tf.algorithms.pretraining:Pretraining",
+      (REGRESSION, POLICIES, AMBIGUOUS), shaped_by=_FINE_TUNED, evaluated_with=("update_lr", *_STEPS), flag="baseline",
+      color="tab:red",
     ),
     Method(
-      "maml", "MAML", "maml_tf.algorithms.maml:MAML", (REGRESSION, CLASSIFICATION, POLICIES),
+      "maml", "MAML", "maml_tf.algorithms.maml:MAML", (REGRESSION, CLASSIFICATION, POLICIES, AMBIGUOUS),
       shaped_by=(*_INNER_LOOP, *_SECOND_ORDER, "inner"), evaluated_with=("train_update_lr", *_STEPS), color="tab:blue",
       keeps_averages=True,
     ),
@@ -138,8 +140,8 @@ METHODS = {
     # First order by nature; its runs are older than that it has no such setting.
     Method(
       "reptile", "Reptile", "maml_tf.algorithms.reptile:Reptile", (REGRESSION, CLASSIFICATION),
-      shaped_by=(*_INNER_LOOP, *_SCHEDULE), evaluated_with=("train_update_lr", *_STEPS),
-      hashed={"stop_grad": False}, color="tab:orange", keeps_averages=True,
+      shaped_by=(*_INNER_LOOP, *_SCHEDULE, "inner_optimizer", "inner_batch_size", "meta_optimizer"),
+      evaluated_with=("train_update_lr", *_STEPS), hashed={"stop_grad": False}, color="tab:orange", keeps_averages=True,
     ),
     Method(
       "fomaml", "first-order MAML", "maml_tf.algorithms.fomaml:FirstOrderMAML", (REGRESSION, CLASSIFICATION),
@@ -160,10 +162,36 @@ METHODS = {
     # Antoniou et al. 2019: 100 epochs of 500 iterations; 15 of them with the losses of all steps, 50 first order.
     Method(
       "mamlpp", "MAML++", "maml_tf.algorithms.mamlpp:MAMLPlusPlus", (REGRESSION, CLASSIFICATION),
-      shaped_by=(*_INNER_LOOP, "multi_step_iterations", "first_order_iterations", *_SCHEDULE),
+      shaped_by=(*_INNER_LOOP, "multi_step_iterations", "first_order_iterations", "per_step_norm", *_SCHEDULE),
       evaluated_with=_STEPS,
       defaults={"num_updates": 5, "loss_reduction": "mean", "meta_lr_schedule": "cosine", "jit_compile": False},
       defaults_of_kind={CLASSIFICATION: {"metatrain_iterations": 50000}}, color="deeppink", keeps_averages=True,
+    ),
+    # Ravi and Larochelle 2017: 32 filters, max-pooling, an episode at a time; 12 passes there.
+    Method(
+      "metalstm", "meta-learner LSTM", "maml_tf.algorithms.metalstm:MetaLSTM", (REGRESSION, CLASSIFICATION),
+      shaped_by=("num_updates", "loss_reduction", "bn_mode"), evaluated_with=_STEPS,
+      defaults=_READS | {"num_updates": 5, "eval_updates": 5, "num_filters": 32, "meta_batch_size": 4,
+                         "loss_reduction": "mean"},
+      color="sienna",
+    ),
+    # Santoro et al. 2016: 200 units, 128 places of 40, 4 heads.
+    Method(
+      "mann", "memory-augmented network", "maml_tf.algorithms.mann:MANN", (REGRESSION, CLASSIFICATION),
+      shaped_by=("bn_mode", "recurrent_size", "memory_slots", "slot_size", "read_heads"), evaluated_with=_EXPORTED,
+      defaults=_READS | {"recurrent_size": 200}, color="firebrick",
+    ),
+    # Finn, Xu and Levine 2018.
+    Method(
+      "platipus", "PLATIPUS", "maml_tf.algorithms.platipus:PLATIPUS", (REGRESSION, AMBIGUOUS),
+      shaped_by=(*_INNER_LOOP, "stop_grad", "kl_weight"), evaluated_with=("train_update_lr", *_STEPS),
+      defaults={"jit_compile": False}, color="mediumorchid",
+    ),
+    # Yoon et al. 2018.
+    Method(
+      "bmaml", "Bayesian MAML", "maml_tf.algorithms.bmaml:BayesianMAML", (REGRESSION, AMBIGUOUS),
+      shaped_by=("update_lr", "num_updates", "loss_reduction", "num_particles", "leader_updates"),
+      evaluated_with=("train_update_lr", *_STEPS), defaults={"jit_compile": False}, color="chocolate",
     ),
     Method(
       "lstm", "LSTM", "maml_tf.algorithms.lstm:LSTMReader", (REGRESSION, CLASSIFICATION),
@@ -178,6 +206,16 @@ METHODS = {
     Method(
       "siamese", "siamese networks", "maml_tf.algorithms.siamese:Siamese", (CLASSIFICATION,),
       shaped_by=("bn_mode",), evaluated_with=_EXPORTED, defaults={"max_pool": True}, color="tan",
+    ),
+    Method(
+      "statistician", "neural statistician", "maml_tf.algorithms.statistician:Statistician", (CLASSIFICATION,),
+      shaped_by=("bn_mode", "statistic_size", "latent_size"), evaluated_with=_EXPORTED, defaults={"max_pool": True},
+      color="plum",
+    ),
+    Method(
+      "memory", "memory module", "maml_tf.algorithms.memory:Memory", (CLASSIFICATION,),
+      shaped_by=("bn_mode", "memory_slots", "margin"), evaluated_with=_EXPORTED, defaults={"max_pool": True},
+      color="darkkhaki",
     ),
     Method(
       "matching", "matching networks", "maml_tf.algorithms.matching:Matching", (CLASSIFICATION,),

@@ -95,7 +95,7 @@ _BY_KEY = {
   "iterations_per_second": (None, iterations_per_second),
   "milliseconds": (None, milliseconds),
   "by_inner_steps": (None, memory),
-  "evaluation": ("benchmark_evaluation", evaluation),
+  "evaluation": (None, evaluation),
   "steps_per_second": (None, steps_per_second),
   "meta_iteration": ("benchmark_meta_iteration", meta_iteration),
 }

@@ -6,17 +6,6 @@ A new one needs no line here: without a description it goes by its own name.
 from maml_tf.experiments.domains import DATASOURCES
 from maml_tf.experiments.methods import METHODS
 
-# Methods that the paper compares with and that are not here.
-_OTHERS = {
-  "mann": "memory-augmented network",
-  "memory": "memory module",
-  "statistician": "neural statistician",
-  "metalstm": "meta-learner LSTM",
-  "snail": "SNAIL",
-  "platipus": "PLATIPUS",
-  "bmaml": "Bayesian MAML",
-}
-
 
 def data_set(name):
   """Title of a data set or of a reinforcement-learning task."""
@@ -25,7 +14,7 @@ def data_set(name):
 
 def title(method):
   """Title of a method; one outside of the package, "module:Class", goes by its class."""
-  return METHODS[method].title if method in METHODS else _OTHERS.get(method, method.rpartition(":")[2])
+  return METHODS[method].title if method in METHODS else method.rpartition(":")[2]
 
 
 def settings(method):

@@ -1,10 +1,10 @@
 """The paper's figures from run directories, and others from results files."""
 
-import json
 import pathlib
 
 from maml_tf.errors import UserError
 from maml_tf.experiments.config import from_record, resolve
+from maml_tf.regular_files import read_table
 from maml_tf.results import descriptions, published
 from maml_tf.results.commands import command_for
 from maml_tf.results.files import read_json
@@ -12,6 +12,7 @@ from maml_tf.results.store import ResultsFile
 
 FIGURE_2 = ("maml", "pretrain")
 FIGURE_3 = (*FIGURE_2, "oracle", "random")
+PROBABILISTIC = ("maml", "platipus", "bmaml")
 
 
 def newest_runs(datasource, methods, logdir, seed):
@@ -34,11 +35,11 @@ def newest_runs(datasource, methods, logdir, seed):
     if ".old-" in path.parent.name:
       continue  # put aside by resume=False
     try:
-      results = json.loads(path.read_text(encoding="utf-8"))
+      results = read_table(path)
       matches = results["datasource"] == datasource and results["seed"] == seed
       if matches and results["config"]["init_from"] is None:  # else somebody else's initialisation, only evaluated
         runs[results["method"]] = (path.parent, results)
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
       raise UserError(f"{path}: not a results file of this package ({error!r}); remove it or the folder") from error
   missing = [
     f"{command_for(datasource, method)} --logdir={folder} --seed={seed}" for method in methods if method not in runs
@@ -71,6 +72,28 @@ def sinusoid(runs):
     "sinusoid_figure_2": plots.figure_2(fitted),
     "sinusoid_figure_3": plots.mse_against_steps({m: content["results"] for m, (_, content) in runs.items()}),
   }
+
+
+def probabilistic(runs):
+  """What each method takes for possible of the same few points of sine waves and lines.
+
+  Args:
+    runs: of `newest_runs`.
+
+  Returns:
+    Name -> figure.
+  """
+  from maml_tf import export
+  from maml_tf.experiments.domains.ambiguous import plots
+  from maml_tf.experiments.domains.ambiguous.experiment import AmbiguousExperiment
+
+  sampled = {}
+  for method in PROBABILISTIC:
+    directory, content = runs[method]
+    experiment = AmbiguousExperiment(from_record(content["config"]))
+    weights, _ = export.load_initialization(directory / "saved_model")
+    sampled[method] = experiment.sampled(weights, experiment.inner_lr(content["results"]))
+  return {"hypotheses": plots.hypotheses(sampled)}
 
 
 def images(results):

@@ -1,12 +1,12 @@
 """The paper's comparisons, a row for each cell: published, here, with how many tasks and queries, and the command."""
 
 from maml_tf.experiments.domains.policies import published as policies
-from maml_tf.results import descriptions, published
+from maml_tf.results import descriptions, probabilistic, published
 from maml_tf.results.cells import NOT_RUN, Code, Number, Series, Table, after
 from maml_tf.results.commands import command_for
 from maml_tf.results.store import iterations
 
-NAMES = ("sinusoid", "omniglot", "miniimagenet", "context")
+NAMES = ("sinusoid", "omniglot", "miniimagenet", "context", "probabilistic")
 HEADINGS = ("task", "method", "published", "source", "here", "steps", "test tasks", "queries", "iterations", "file",
             "command line")  # fmt: skip
 NOT_HERE = "not in this package"
@@ -22,6 +22,7 @@ def makers(store):
     "omniglot": lambda: accuracies(store, "omniglot"),
     "miniimagenet": lambda: accuracies(store, "miniimagenet"),
     "context": lambda: context(store),
+    "probabilistic": lambda: probabilistic.table(store),
   }
 
 

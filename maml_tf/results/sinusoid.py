@@ -30,4 +30,8 @@ def collect(folders):
 
 
 def _average_of(results):
-  return average([result["mse"] for result in results]) | {"inner_lr": [result["inner_lr"] for result in results]}
+  """Of one number of support points; of hypotheses too, where there are such."""
+  found = average([result["mse"] for result in results]) | {"inner_lr": [result["inner_lr"] for result in results]}
+  names = results[0].get("hypotheses", ())
+  by_name = {name: average([result["hypotheses"][name] for result in results]) for name in names}
+  return found | ({"hypotheses": by_name} if by_name else {})

@@ -6,12 +6,14 @@ from maml_tf.tasks.episodes import Episodes
 from maml_tf.tasks.index_table import IndexTable
 from maml_tf.tasks.pooled import Pooled
 from maml_tf.tasks.sequences import TaskSequence
+from maml_tf.tasks.sine_or_line import SineOrLine
 from maml_tf.tasks.sinusoid import Sinusoid
 
 __all__ = [
   "Episodes",
   "IndexTable",
   "Pooled",
+  "SineOrLine",
   "Sinusoid",
   "TaskBatch",
   "TaskDistribution",

@@ -1,9 +1,9 @@
 """The domains of the experiments, a folder each: settings, published numbers, experiment, plots."""
 
 from maml_tf.errors import UserError
-from maml_tf.experiments.domains import images, online, policies, sinusoid
+from maml_tf.experiments.domains import ambiguous, images, online, policies, sinusoid
 
-DOMAINS = (sinusoid.DOMAIN, images.DOMAIN, policies.DOMAIN, *online.DOMAINS)
+DOMAINS = (sinusoid.DOMAIN, ambiguous.DOMAIN, images.DOMAIN, policies.DOMAIN, *online.DOMAINS)
 DATASOURCES = {name: domain for domain in DOMAINS for name in domain.datasources}
 
 
