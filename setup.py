@@ -12,6 +12,7 @@ TF_AGENTS = [
   "tf-agents>=0.18.0; python_version < '3.12'",
   "tf-keras>=2.16; python_version < '3.12'",
 ]
+UNSUPERVISED = ["scikit-learn>=1.6"]
 DEMO = ["flask>=3.1"]  # with TRUSTED_HOSTS
 RENDER = ["imageio>=2.34", "imageio-ffmpeg>=0.5", "pillow>=10.1"]
 
@@ -62,6 +63,7 @@ setup(
     "tf-agents": TF_AGENTS,
     "demo": DEMO,
     "render": RENDER,
+    "unsupervised": UNSUPERVISED,
     "test": [
       "pytest>=8",
       "pytest-xdist>=3.5",
@@ -71,6 +73,7 @@ setup(
       *DEMO,
       *TF_AGENTS,
       *RENDER,
+      *UNSUPERVISED,
     ],
     "bench": ["torch>=2.2"],
   },

@@ -11,7 +11,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 # From the ground up. A module imports from floors below its own, and from its own floor without going in a circle.
 FLOORS = (
   ("maml_tf.errors", "maml_tf.progress", "maml_tf.startup", "maml_tf.tracing", "maml_tf.randomness",
-   "maml_tf.checksums", "maml_tf.linear", "maml_tf.memory", "maml_tf.pixels", "maml_tf.regular_files",
+   "maml_tf.caches", "maml_tf.checksums", "maml_tf.linear", "maml_tf.memory", "maml_tf.pixels", "maml_tf.regular_files",
    "maml_tf.saved_models"),
   ("maml_tf.losses", "maml_tf.models", "maml_tf.tasks", "maml_tf.datasets"),
   ("maml_tf.maml", "maml_tf.over_tasks", "maml_tf.gradient_check"),
@@ -19,7 +19,7 @@ FLOORS = (
   ("maml_tf.training", "maml_tf.evaluation", "maml_tf.export", "maml_tf.tf1_import"),
   ("maml_tf.front", "maml_tf.gradient_check", "maml_tf.loading", "maml_tf.pictures", "maml_tf.contact_sheet",
    "maml_tf.demo"),
-  ("maml_tf.online", "maml_tf.rl"),
+  ("maml_tf.online", "maml_tf.rl", "maml_tf.unsupervised"),
   ("maml_tf.experiments",),
   ("maml_tf.results",),
   ("scripts", "benchmarks", "maml_tf.__main__"),

@@ -4,7 +4,6 @@ import collections
 import concurrent.futures
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import io
 import itertools
@@ -18,7 +17,7 @@ import sys
 
 import numpy as np
 
-from maml_tf import checksums, progress
+from maml_tf import caches, checksums, progress
 from maml_tf.errors import UserError
 
 CACHE_FORMAT_VERSION = 2  # 2: checksums, and photographs turned as their EXIF data say
@@ -238,7 +237,7 @@ class _Cache:
       shape = (int(offsets[-1]), *self.size, self.channels)
       _write_images(temporary / "images.npy", (by_class.pop(name) for name in names), shape)
       index = {"key": self.key, "names": names, "offsets": offsets.tolist()}
-      _write(temporary / "index.json", [json.dumps(index).encode()])
+      caches.write(temporary / "index.json", [json.dumps(index).encode()])
       checksums.write(temporary)
       with contextlib.suppress(FileNotFoundError):
         os.rename(self.folder, old)  # a damaged one; who has it open keeps it
@@ -257,28 +256,11 @@ class _Cache:
 
 @contextlib.contextmanager
 def building(cache):
-  """Lets one process at a time build in a folder of caches; what another, killed one left half-made is removed.
-
-  The lock is on the folder itself, so it leaves no file; the kernel lets go of it when a process dies.
-  """
-  descriptor = os.open(cache, os.O_RDONLY)
-  try:
-    with contextlib.suppress(OSError):  # a file system without locks: then both build, and the first one counts
-      _wait_for_lock(descriptor, cache)
-      for path in cache.glob(f".*-{'?' * 16}.*.half"):
-        shutil.rmtree(path, ignore_errors=True)
+  """Lets one process at a time build in a folder of caches; what another, killed one left half-made is removed."""
+  with caches.locked(cache, "decoding images into") as alone:
+    for path in cache.glob(f".*-{'?' * 16}.*.half") if alone else ():
+      shutil.rmtree(path, ignore_errors=True)
     yield
-  finally:
-    os.close(descriptor)
-
-
-def _wait_for_lock(descriptor, cache):
-  try:
-    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-  except BlockingIOError:
-    if sys.stderr.isatty():
-      print(f"another process is decoding images into {cache}; waiting for it", file=sys.stderr, flush=True)
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
 
 
 def _write_images(path, classes, shape):
@@ -290,16 +272,7 @@ def _write_images(path, classes, shape):
   np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
   # Sorted by content: the same images give the same bank, whichever archive they came from.
   images = (content for images in classes for content in sorted(image.tobytes() for image in images))
-  _write(path, itertools.chain([header.getvalue()], images))
-
-
-def _write(path, chunks):
-  """Writes a file that survives a crash of the machine once this returns."""
-  with open(path, "wb") as file:
-    for chunk in chunks:
-      file.write(chunk)
-    file.flush()
-    os.fsync(file.fileno())
+  caches.write(path, itertools.chain([header.getvalue()], images))
 
 
 def _decode_all(source, size, channels):

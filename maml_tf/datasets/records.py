@@ -22,6 +22,9 @@ class DataSet:
     layout: function of a `pathlib.Path` that raises where the folder does not hold the data set.
     class_splits: the ways to divide the classes, the usual one first.
     training_folder: where the files that training uses lie below `data_dir`, if the name does not say which they are.
+    unlabelled: "module:Class", imported on first use, where the images may lie there without labels: made from a
+      `data_dir`, it has `check()`, `load((height, width))`, `fingerprint()` and `labelled`, whether there are labelled
+      images for validation and test beside them. None: they always have labels.
   """
 
   name: str
@@ -32,6 +35,7 @@ class DataSet:
   layout: Callable
   class_splits: tuple = ("published",)
   training_folder: str | None = None
+  unlabelled: str | None = None
 
   def shape(self, image_size=None):
     """(H, W, C) of the images.
@@ -79,14 +83,31 @@ class DataSet:
       raise UserError(f"class_split={class_split}: {self.name} has {', '.join(self.class_splits)}")
     height, width, _ = self.shape(image_size)
     self.check(data_dir)
-    module, function = self.loader.split(":")
-    return getattr(importlib.import_module(module), function)(data_dir, part, class_split, (height, width))
+    return _load(self.loader)(data_dir, part, class_split, (height, width))
+
+  def without_labels(self, data_dir):
+    """The images as they lie where nobody has sorted them, see `unlabelled`; None where they always have labels."""
+    return None if self.unlabelled is None else _load(self.unlabelled)(data_dir)
+
+  def load_unlabelled(self, data_dir, class_split="published", image_size=None):
+    """The training images without their labels, uint8 [M, H, W, C], in an order that is the same every time."""
+    there = self.without_labels(data_dir)
+    if there is None:
+      return self.load(data_dir, "train", class_split, image_size).images
+    there.check()
+    return there.load(self.shape(image_size)[:2])
 
   def fingerprint(self, data_dir):
     """A hash of the training images' names and sizes, or None where the data set's name says which they are."""
     if self.training_folder is None:
       return None
     return locate.contents_hash(pathlib.Path(data_dir) / self.training_folder)
+
+
+def _load(name):
+  """What "module:name" says."""
+  module, _, name = name.partition(":")
+  return getattr(importlib.import_module(module), name)
 
 
 DATASETS = {
@@ -104,6 +125,7 @@ DATASETS = {
     DataSet(
       "folder", (84, 84, 3), rotations=False, invert=False, loader="maml_tf.datasets.image_folder:load_part",
       layout=locate.check_split_folders, training_folder="train",
+      unlabelled="maml_tf.datasets.unsorted:UnsortedPictures",
     ),
     DataSet(
       "mnist", (28, 28, 1), rotations=False, invert=False, loader="maml_tf.datasets.mnist:load_part",

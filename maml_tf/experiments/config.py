@@ -57,6 +57,10 @@ class Config(_Values):
     return self.description.meta_learns and self.pretrain_iterations > 0
 
   @property
+  def training_ways(self):
+    return self.num_classes if self.train_num_classes == -1 else self.train_num_classes
+
+  @property
   def training_shots(self):
     return self.update_batch_size if self.train_update_batch_size == -1 else self.train_update_batch_size
 

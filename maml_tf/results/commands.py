@@ -21,7 +21,8 @@ def training_of_any_seed(config):
 
 def variant(config):
   """Flags by which a training differs from the usual one of its method, data set and size of task."""
-  said = {s.name for s in SETTINGS.values() if s.decides or s.name == "seed" or not s.in_hash(config)} - {"init_from"}
+  told = {"init_from", "tasks", "partitioning"}
+  said = {s.name for s in SETTINGS.values() if s.decides or s.name == "seed" or not s.in_hash(config)} - told
   return " ".join(part for part in shlex.split(train_command(config))[2:] if _flag_of(part) not in said)
 
 

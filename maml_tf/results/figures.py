@@ -139,6 +139,8 @@ def _order(file):
 def _panel_of(file):
   config = file.config
   title = f"{descriptions.data_set(config.datasource)}, {config.num_classes}-way {file.content['shots']}-shot"
+  if config.tasks != "given":
+    return f"{descriptions.data_set(config.datasource)}, tasks without labels"
   return title if config.conv else f"{title}, no convolutions"
 
 

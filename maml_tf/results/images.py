@@ -2,7 +2,7 @@
 
 from maml_tf.errors import UserError
 from maml_tf.experiments.config import from_record
-from maml_tf.results import published
+from maml_tf.results import labels, published
 from maml_tf.results.files import rows_until
 from maml_tf.results.runs import (
   OF_AN_EVALUATION,
@@ -19,7 +19,6 @@ from maml_tf.results.runs import (
 )
 
 CURVE_STEPS = (0, 1, 3, 5, 10)
-PROTOCOL = {"bn_mode": "transductive", "eval_updates": 10}
 
 
 def collect(folders, root, shots, before):
@@ -71,9 +70,15 @@ def read_run(folder, root, shots):
     "iterations": iterations,
     "of_iterations": config.iterations if checkpoint else 0,
     **(_training(folder, config, iterations, root) if checkpoint else {"init_from": config.init_from}),
-    "evaluations": [{n: e[n] for n in OF_AN_EVALUATION} | {"settings": _settings(e)} for e in evaluations],
+    "evaluations": [
+      {n: e[n] for n in OF_AN_EVALUATION} | {"settings": labels.unusual(e["config"])} for e in evaluations
+    ],
     "config": portable(record),
   }
+
+
+def _kept_of(evaluation):
+  return {name: evaluation[name] for name in OF_AN_EVALUATION} | {"settings": labels.unusual(evaluation["config"])}
 
 
 def _training(folder, config, iterations, root):
@@ -125,20 +130,12 @@ def _counts(evaluation, shots, iterations):
   """Whether it is one of test tasks, with these shots, of this checkpoint."""
   config = evaluation["config"]
   of_this = evaluation["training"]["iteration"] == iterations
-  return evaluation["split"] == "test" and config["update_batch_size"] == shots and of_this
-
-
-def _settings(evaluation):
-  """The choices of an evaluation that differ from the published protocol."""
-  config = evaluation["config"]
-  chosen = {name: config[name] for name in PROTOCOL if config.get(name, PROTOCOL[name]) != PROTOCOL[name]}
-  if config["train_update_lr"] not in (-1, config["update_lr"]):
-    chosen["update_lr"] = config["update_lr"]
-  return chosen
+  of_these_shots = not labels.is_labelled(config) or config["update_batch_size"] == shots
+  return evaluation["split"] == "test" and of_these_shots and of_this
 
 
 def _label(evaluation):
-  return ", ".join([str(evaluation["tasks"]), *(f"{n}={v}" for n, v in evaluation["settings"].items())])
+  return labels.label(evaluation["tasks"], evaluation["settings"])
 
 
 def _curve_names(rows):

@@ -9,6 +9,7 @@ from maml_tf.experiments.config import run_name, train_command
 from maml_tf.experiments.settings import SETTINGS
 from maml_tf.results.commands import continue_command, training_of_any_seed
 from maml_tf.results.files import read_json
+from maml_tf.unsupervised.records import is_array
 
 KEPT = pathlib.Path("results", "checkpoints")  # inside the checkout
 CURVE_POINTS = 100
@@ -46,7 +47,8 @@ def iteration_of(checkpoint):
 
 def name_of(folder, config):
   """The name under which the package as it is now looks for this run: a setting it has learned since may be in it."""
-  if config.init_from is not None or config.datasource == "folder":
+  of_an_array = config.tasks == "cactus" and is_array(config.embedding)
+  if config.init_from is not None or config.datasource == "folder" or of_an_array:
     return pathlib.Path(folder).name  # its hash holds data that need not be here
   return run_name(config)
 

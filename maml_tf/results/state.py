@@ -9,6 +9,7 @@ import re
 from maml_tf.errors import UserError
 from maml_tf.experiments.config import from_record, run_name
 from maml_tf.regular_files import read_regular, read_table
+from maml_tf.results import labels
 
 
 class Places:
@@ -138,16 +139,14 @@ def _is_in(content, config):
   """Whether a results file has an evaluation with these settings; those of policies and sine waves have but one."""
   if config.domain.name != "images":
     return True
-  label = ", ".join(
-    [str(config.eval_tasks), *([] if config.bn_mode == "transductive" else [f"bn_mode={config.bn_mode}"])]
-  )
+  label = labels.label(config.eval_tasks, labels.unusual(config.to_dict()))
   return _queries(config) <= set(content["results"].get(label, ()))
 
 
 def _covers(content, config):
   """Whether an evaluation in a run directory has what one with the settings of `config` would have."""
   had = from_record(content["config"])
-  names = ("test_set", "eval_tasks", "eval_updates", "update_batch_size", "bn_mode")
+  names = ("test_set", "eval_tasks", "eval_updates", "num_classes", "update_batch_size", "bn_mode")
   if any(getattr(had, name) != getattr(config, name) for name in names):
     return False
   return (

@@ -69,6 +69,14 @@ class Store:
   def of_domain(self, name):
     return [file for file in self.files if file.domain == name]
 
+  def of_images(self, labelled=True):
+    """Those of images: of labelled training tasks, or of those without labels."""
+    return [file for file in self.of_domain("images") if (file.config.tasks == "given") == labelled]
+
+  def comparisons(self):
+    """Path -> content of the files that `compare.py` made."""
+    return {path: content for path, content in self._contents.items() if "comparison" in content}
+
   def of_data_set(self, datasource):
     return [file for file in self.files if file.content["datasource"] == datasource]
 

@@ -7,7 +7,15 @@ import functools
 
 from maml_tf.errors import UserError
 from maml_tf.experiments.config import train_command
-from maml_tf.results import benchmark_tables, descriptions, headline, online_tables, paper_tables, published
+from maml_tf.results import (
+  benchmark_tables,
+  descriptions,
+  headline,
+  online_tables,
+  paper_tables,
+  published,
+  unsupervised_tables,
+)
 from maml_tf.results.cells import NOT_RUN, Code, Number, Series, Table, Words, after
 from maml_tf.results.commands import command_for
 from maml_tf.results.files import read_json
@@ -48,13 +56,12 @@ def _makers(store):
     "rl": functools.partial(policies, store),
     "pretrained": functools.partial(pretrained, store),
   }
+  makers |= unsupervised_tables.makers(store)
   return makers | online_tables.makers(store) | benchmark_tables.makers(store.benchmarks()) | _parts(store)
 
 
 def _parts(store):
-  of_images = [cell.datasource for cell in published.accuracies()] + [
-    f.config.datasource for f in store.of_domain("images")
-  ]
+  of_images = [cell.datasource for cell in published.accuracies()] + [f.config.datasource for f in store.of_images()]
   of_policies = [*published.returns(), *(file.config.datasource for file in store.of_domain("policies"))]
   parts = {name: functools.partial(images, store, name) for name in dict.fromkeys(of_images)}
   parts |= {name: functools.partial(policies, store, name) for name in dict.fromkeys(of_policies)}
@@ -113,7 +120,7 @@ def images(store, datasource=None):
     datasource: of this data set alone; None: of all.
   """
   cells = [cell for cell in published.accuracies() if datasource in (None, cell.datasource)]
-  files = [file for file in store.of_domain("images") if datasource in (None, file.config.datasource)]
+  files = [file for file in store.of_images() if datasource in (None, file.config.datasource)]
   evaluated = {int(n) for file in files for by_queries in file.content["results"].values() for n in by_queries}
   queries = sorted(evaluated | {published.queries(cell.datasource, cell.shots) for cell in cells})
   rows, reproduced = [], set()

@@ -62,6 +62,8 @@ class MetaPolicySearch(Learner):
     evaluation: `Evaluation`; None: its defaults.
     initial_weights: dict of weights to start from in place of a fresh initialisation.
     metadata: dict that travels in the exported artefact.
+    training_environment: an `Environment` of the tasks of training, where they are others; evaluated is in
+      `environment`.
     **settings: fields of these groups by themselves: `inner_lr=0.5` for `inner=InnerLoop(inner_lr=0.5)`.
   """
 
@@ -80,8 +82,10 @@ class MetaPolicySearch(Learner):
     evaluation=None,
     initial_weights=None,
     metadata=None,
+    training_environment=None,
     **settings,
   ):
+    self._training_environment = environment if training_environment is None else training_environment
     self.policy, self.environment, self.outer = policy, environment, outer
     self.inner, self.sampling, self.estimator, self.curvature, evaluation = with_settings(
       [
@@ -122,14 +126,17 @@ class MetaPolicySearch(Learner):
     weights, optimizer, metrics = self.outer.update(objective, state["weights"], state["optimizer"])
     return {"weights": weights, "optimizer": optimizer}, metrics | collected
 
-  def objective(self, weights, seed):
-    """Collects the rollouts of a meta-batch: (`MetaObjective`, metrics)."""
-    goals = self._training_goals(seed)
+  def objective(self, weights, seed, environment=None):
+    """Collects the rollouts of a meta-batch: (`MetaObjective`, metrics). None: in the environment of training."""
+    environment = self._training_environment if environment is None else environment
+    goals = self._training_goals(seed, environment)
     with tf.control_dependencies([goals, *weights.values()]):
       began = tf.timestamp()
     with tf.control_dependencies([began]):
       goals = tf.identity(goals)
-    _, batches, diverged = self._adapt(weights, goals, seed, self.inner.inner_lr, self.inner.num_updates)
+    _, batches, diverged = self._adapt(
+      weights, goals, seed, self.inner.inner_lr, self.inner.num_updates, environment=environment
+    )
     with tf.control_dependencies(tf.nest.flatten(batches)):
       rollout_seconds = tf.timestamp() - began
     objective = MetaObjective(self.policy, batches[:-1], batches[-1], self.inner, self.curvature)
@@ -187,13 +194,13 @@ class MetaPolicySearch(Learner):
     """A trajectory with its advantages."""
     return vpg.Batch(trajectory, self.estimator(trajectory))
 
-  def _adapt(self, weights, goals, seed, inner_lr, num_updates, num_steps=None):
+  def _adapt(self, weights, goals, seed, inner_lr, num_updates, num_steps=None, environment=None):
     """Adapts to goals [T, R, G]: (weights after 0..num_updates steps, batches, diverged simulations), three lists."""
-    diverged = []
+    environment, diverged = environment or self.environment, []
 
     def rollouts(weights, step):
       trajectory, count = collect(
-        self.policy, weights, self.environment, goals, randomness.fold(seed, "rollouts", step), num_steps
+        self.policy, weights, environment, goals, randomness.fold(seed, "rollouts", step), num_steps
       )
       diverged.append(count)
       return self.process(trajectory)
@@ -207,11 +214,11 @@ class MetaPolicySearch(Learner):
     )
     return steps, batches, diverged
 
-  def _training_goals(self, seed):
+  def _training_goals(self, seed, environment):
     """[T, R, G]."""
     num_tasks, num_rollouts = self.sampling.meta_batch_size, self.sampling.rollouts_per_task
     seed = randomness.fold(seed, "goals")
     if self.sampling.goals_differ:
-      return self.environment.sample_goals(seed, [num_tasks, num_rollouts])
-    goals = self.environment.sample_goals(seed, [num_tasks])
+      return environment.sample_goals(seed, [num_tasks, num_rollouts])
+    goals = environment.sample_goals(seed, [num_tasks])
     return tf.repeat(goals[:, tf.newaxis], num_rollouts, axis=1)

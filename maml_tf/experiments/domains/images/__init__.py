@@ -4,6 +4,7 @@ import dataclasses
 
 from maml_tf.datasets.records import DATASETS
 from maml_tf.experiments.domains.base import Domain
+from maml_tf.experiments.domains.images import unlabelled
 
 FIFTEEN = 15  # Finn et al. 2017, appendix A.1: query images per class, in miniImageNet's training
 
@@ -75,11 +76,15 @@ RECIPES = {
   ),
   # Image folders are treated as miniImageNet is.
   "folder": Recipe("folder", _MINIIMAGENET, clip=10.0, training_queries=FIFTEEN),
+  # All ten digits in each task, as Hsu et al. 2019 have them.
+  "mnist": Recipe("MNIST", _OMNIGLOT | dict(num_classes=10, update_lr=0.1, num_updates=5), global_pool=True),
 }
 
 
 def defaults(datasource, method, given):
   """The recipe's settings, for the task that is given; a baseline is fine-tuned with the best step size of a grid."""
+  if given.get("tasks", "given") != "given":
+    return RECIPES[datasource].preset | unlabelled.defaults(datasource, method, given)
   recipe = RECIPES[datasource]
   changed = dict(recipe.preset)
   for holds, settings in recipe.variants:
@@ -94,10 +99,17 @@ def check(config, require):
   splits = DATASETS[config.datasource].class_splits
   others = " (--datasource=omniglot has others)" if len(splits) == 1 else ""
   require("split", config.split in splits, f"{'one of ' if len(splits) > 1 else ''}{', '.join(splits)}{others}")
+  unlabelled.check(config, require)
 
 
 def check_paths(config):
-  DATASETS[config.datasource].check(config.data_dir)
+  data_set = DATASETS[config.datasource]
+  unsorted = data_set.without_labels(config.data_dir) if config.tasks in unlabelled.WITHOUT_LABELS else None
+  if unsorted is None:
+    data_set.check(config.data_dir)
+  else:
+    unsorted.check()
+  unlabelled.check_paths(config)
 
 
 DOMAIN = Domain(
@@ -108,6 +120,7 @@ DOMAIN = Domain(
     "num_classes", "update_batch_size", "train_update_batch_size", "norm", "num_filters", "conv", "max_pool",
     "init_stddev", "split", "loss_reduction", "bn_mode", "task_chunk", "checkpoint_inner_steps", "mixed_precision",
     "export_half", "export_bn_mode", "eval_queries", "jit_compile", "image_size", "meta_batch_size",
+    *unlabelled.SETTINGS,
   }),
   defaults=defaults,
   check=check,

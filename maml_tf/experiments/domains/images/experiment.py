@@ -11,6 +11,8 @@ from maml_tf.errors import UserError
 from maml_tf.experiments import figures, report
 from maml_tf.experiments.algorithms import make_algorithm, meta_optimizer
 from maml_tf.experiments.domains.images import FIFTEEN, RECIPES, plots, published
+from maml_tf.experiments.domains.images.training_tasks import TrainingTasks
+from maml_tf.experiments.domains.images.unlabelled import WITHOUT_LABELS
 from maml_tf.experiments.experiment import Experiment
 from maml_tf.training.learner import SupervisedLearner
 
@@ -33,6 +35,8 @@ class ImageExperiment(Experiment):
     super().__init__(config)
     self.data_set, self.recipe = DATASETS[config.datasource], RECIPES[config.datasource]
     self.model = make_model(config)
+    self._unlabelled = TrainingTasks(config, self.data_set) if config.tasks in WITHOUT_LABELS else None
+    self._labelled = self._unlabelled is None or self._unlabelled.labelled
     self._evaluated = "test" if config.test_set else "val"
     self._banks, self._tuned_lr = {}, None
 
@@ -44,9 +48,14 @@ class ImageExperiment(Experiment):
     self._possible_queries()
 
   def data_summary(self):
-    return [f"{self.config.datasource} {part}: {bank.summary()}" for part, bank in self._banks.items()]
+    lines = [f"{self.config.datasource} {part}: {bank.summary()}" for part, bank in self._banks.items()]
+    if not self._labelled:
+      lines.append("there are no labels: validation and evaluation are on clusters of the training images")
+    return lines + ([self._unlabelled.summary()] if self._trains and self._unlabelled else [])
 
   def data_fingerprint(self):
+    if self._unlabelled is not None:
+      return self._unlabelled.fingerprint()
     return self.data_set.fingerprint(self.config.data_dir)
 
   def learner(self, initial_weights=None, inner_lr=None):
@@ -73,8 +82,11 @@ class ImageExperiment(Experiment):
 
   def algorithm(self, inner_lr):
     """The config's, with that step size."""
-    facts = {"ways": lambda: self.config.num_classes, "training_classes": lambda: len(self._bank("train").sizes)}
-    return make_algorithm(self.config, self.model, "crossentropy", inner_lr, facts)
+    return self._algorithm(self.model, inner_lr, self.config.training_ways)
+
+  def _algorithm(self, model, inner_lr, ways):
+    facts = {"ways": lambda: ways, "training_classes": lambda: len(self._bank("train").sizes)}
+    return make_algorithm(self.config, model, "crossentropy", inner_lr, facts)
 
   def example_specs(self):
     x, y = tf.TensorSpec([None, *self.data_set.shape(self.config.image_size)]), tf.TensorSpec([None], tf.int32)
@@ -128,8 +140,8 @@ class ImageExperiment(Experiment):
 
     @tracing.function
     def accuracies(rate):  # traced once for all step sizes
-      algorithm = self.algorithm(rate)
-      evaluate = evaluation.of_algorithm(algorithm, weights, config.eval_updates)
+      algorithm, fitting = self._for_evaluation(weights, rate)
+      evaluate = evaluation.of_algorithm(algorithm, fitting, config.eval_updates)
       return evaluation.evaluate_blocks(evaluate, episodes, seed, count, config.task_chunk or None)["accuracy"]
 
     def errors(rate):
@@ -180,7 +192,7 @@ class ImageExperiment(Experiment):
     # A seed of the figure, not of the run: figures of different runs show the same classes.
     batch = episodes.sample(randomness.fold(randomness.make_seed(0), "figure"), 1)
     rate = self._tuned_lr or UNTUNED_LR if config.update_lr is None else config.update_lr
-    algorithm = self.algorithm(rate)
+    algorithm, weights = self._for_evaluation(weights, rate)
     noise = randomness.make_seed(0)
     before, after = (
       algorithm.adapt_final(weights, batch.support_x, batch.support_y, steps, noise)
@@ -199,27 +211,36 @@ class ImageExperiment(Experiment):
 
   def _training_tasks(self):
     """With as many queries as the recipe has; as many as shots where it says nothing (cbfinn/maml, main.py)."""
+    if self._unlabelled is not None:
+      return self._unlabelled.distribution()
     if getattr(self._algorithm_class, "trains_on_classes", False):
       data_set = self.data_set
       return tasks.Pooled(self._bank("train"), CLASSIFIER_BATCH, rotations=data_set.rotations, invert=data_set.invert)
-    shots = self.config.training_shots
-    return self._episodes("train", shots, self.recipe.training_queries or shots)
+    config, shots = self.config, self.config.training_shots
+    queries = config.train_queries or self.recipe.training_queries or shots
+    return self._episodes("train", shots, queries, config.training_ways)
 
   def _validation_tasks(self):
     """15 queries, for less noise in the choice of the best checkpoint; fewer where there are not so many images."""
     shots = self.config.training_shots
-    return self._episodes("val", shots, min(FIFTEEN, self._images_left("val", shots)))
+    queries = min(FIFTEEN, self._images_left("val", shots))
+    return self._episodes("val", shots, queries, self.config.training_ways)
 
-  def _episodes(self, part, shots, queries):
+  def _episodes(self, part, shots, queries, ways=None):
+    """Of `ways` classes; None: of those of the evaluation. The published tasks without labels turn no image."""
     bank, data_set = self._bank(part), self.data_set
+    rotations = data_set.rotations and self.config.tasks == "given"
     return tasks.Episodes(
-      bank, self.config.num_classes, shots, queries, rotations=data_set.rotations, invert=data_set.invert
+      bank, ways or self.config.num_classes, shots, queries, rotations=rotations, invert=data_set.invert
     )
 
   def _bank(self, part):
     if part not in self._banks:
       config = self.config
-      bank = self.data_set.load(config.data_dir, part, config.split, config.image_size)
+      if self._labelled:
+        bank = self.data_set.load(config.data_dir, part, config.split, config.image_size)
+      else:
+        bank = self._unlabelled.bank()
       # One tensor for all distributions of tasks from these classes.
       self._banks[part] = dataclasses.replace(bank, images=tf.constant(bank.images))
     return self._banks[part]
@@ -254,7 +275,7 @@ class ImageExperiment(Experiment):
   def _measure(self, weights, rate, episodes, seed):
     """{"loss": [S + 1, tasks], "accuracy": likewise} with that step size."""
     config = self.config
-    algorithm = self.algorithm(rate)
+    algorithm, weights = self._for_evaluation(weights, rate)
     return evaluation.evaluate_with_progress(
       evaluation.of_algorithm(algorithm, weights, config.eval_updates),
       episodes,
@@ -264,21 +285,32 @@ class ImageExperiment(Experiment):
       label="evaluating",
     )
 
+  def _for_evaluation(self, weights, rate):
+    """(algorithm, weights) for tasks of the evaluation's ways: of a network for more, the first outputs."""
+    config = self.config
+    if config.training_ways == config.num_classes:
+      return self.algorithm(rate), weights
+    algorithm = self._algorithm(make_model(config, config.num_classes), rate, config.num_classes)
+    shapes = {name: value.shape for name, value in algorithm.initial_weights(0).items()}
+    return algorithm, {n: v[tuple(slice(length) for length in shapes[n])] for n, v in weights.items()}
+
   @property
   def _algorithm_class(self):
     return self.config.description.load()
 
   def _title(self):
     config = self.config
-    split = "test" if config.test_set else "validation"
+    split = ("test" if config.test_set else "validation") if self._labelled else "clusters'"
     ways = f"{config.num_classes}-way {config.update_batch_size}-shot"
+    of_tasks = [] if config.tasks == "given" else [f"{config.tasks} tasks"]
     rate = []
     if config.applies("update_lr"):
       learned = "update_lr" in config.description.shaped_by and not config.applies("train_update_lr")
       tuned = self._tuned_lr if config.update_lr is None else config.update_lr
       known = "alpha tuned" if tuned is None else f"alpha {tuned:g}"
       rate = ["learned step sizes" if learned else known]
-    return ", ".join([f"{config.datasource} {ways}", config.method, *rate, f"{config.eval_tasks} {split} tasks"])
+    parts = [f"{config.datasource} {ways}", config.method, *of_tasks, *rate, f"{config.eval_tasks} {split} tasks"]
+    return ", ".join(parts)
 
   def _published(self):
     """The `published.Cell` that the run reproduces, where the evaluation goes as far; or None."""
@@ -305,20 +337,25 @@ class ImageExperiment(Experiment):
     return [row], [note]
 
 
-def make_model(config):
+def make_model(config, ways=None):
   """The paper's network for the data set: convolutional, or 256-128-64-64 ReLU with --noconv.
+
+  Args:
+    config: `Config`.
+    ways: its outputs; None: as many as a training task has classes.
 
   Raises:
     UserError: an architecture that cannot be.
   """
+  ways = config.training_ways if ways is None else ways
   norm = None if config.norm == "None" else config.norm
   height, width, channels = DATASETS[config.datasource].shape(config.image_size)
   shape = (height, width, channels + (config.context_size if config.applies("context_size") else 0))
   head = config.description.load().needs_head
   if not config.conv:
-    return models.MLP(config.num_classes, FC_HIDDEN, shape, norm=norm, stddev=config.init_stddev, head=head)
+    return models.MLP(ways, FC_HIDDEN, shape, norm=norm, stddev=config.init_stddev, head=head)
   return models.ConvNet(
-    config.num_classes,
+    ways,
     config.num_filters,
     shape,
     norm=norm,

@@ -122,7 +122,7 @@ def queries(datasource, shots):
 def cell(config, shots):
   """The `Cell` that a config reproduces, evaluated with `shots`; None where it is another experiment."""
   chosen = config.bn_mode, config.split, config.norm
-  if chosen != ("transductive", "published", "batch_norm"):
+  if config.tasks != "given" or chosen != ("transductive", "published", "batch_norm"):
     return None
   task = config.datasource, config.num_classes, shots, config.conv
   found = None

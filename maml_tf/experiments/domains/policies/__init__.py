@@ -54,6 +54,8 @@ _TITLES = {  # where a task's name would not do in a table
   "ant_dir": "Ant, direction",
 }
 IN_THE_GRAPH = ("point", "bandit", "tabular")  # the others are simulated by MuJoCo
+TASKS = ("given", "random_discriminator", "diayn", "carml")
+WITHOUT_REWARDS = ("point",)  # where tasks can be proposed
 NOT_DRAWABLE = ("bandit", "tabular")
 
 # Iterations of the policy that a baseline trains on all tasks (cbfinn/maml_rl, maml_examples/cluster_trpo_*.py), and
@@ -86,6 +88,8 @@ def defaults(datasource, method, given):
   """The environment's preset; a baseline trains one policy on all tasks, longer and from more rollouts."""
   preset = PRESETS[datasource]
   changed = dict(preset)
+  if given.get("tasks", "given") != "given":
+    changed["meta_batch_size"] = 20  # as many as there are skills
   if method.name in ("pretrain", "random"):
     changed["update_lr"] = _TEST_STEP_SIZES.get((datasource, method.name), preset["update_lr"])
   if method.trains and not method.meta_learns:
@@ -113,6 +117,10 @@ def test_step_sizes(datasource, first):
 def check(config, require):
   drawable = config.datasource not in NOT_DRAWABLE
   require("render", drawable or not config.render, "False: there is nothing to see of a bandit or a table")
+  require("tasks", config.tasks in TASKS, f"one of {', '.join(TASKS)}, with this --datasource")
+  proposed = config.tasks != "given"
+  require("tasks", not proposed or config.datasource in WITHOUT_REWARDS, f"given, or --datasource={WITHOUT_REWARDS[0]}")
+  require("tasks", not proposed or config.method == "maml", "given, or --learner=maml")
   pretrains = config.description.trains and not config.description.meta_learns
   require("pretrain_iterations", pretrains or config.pretrain_iterations == 0, "0, or --baseline=pretrain")
 
@@ -123,7 +131,7 @@ DOMAIN = Domain(
   datasources={name: _TITLES.get(name, name) for name in PRESETS},
   settings=frozenset({
     "meta_batch_size", "pretrain_iterations", "rollouts_per_task", "horizon", "inner", "outer", "max_kl", "hvp",
-    "hvp_subsample", "sim_threads", "render",
+    "hvp_subsample", "sim_threads", "render", "tasks", "skills", "skill_iterations",
   }),
   defaults=defaults,
   check=check,

@@ -1,5 +1,7 @@
 """Meta-reinforcement learning: 2D navigation, HalfCheetah and Ant (Finn et al. 2017, section 5.3)."""
 
+import functools
+
 import numpy as np
 import tensorflow as tf
 
@@ -7,11 +9,12 @@ from maml_tf import evaluation, progress, randomness, tracing
 from maml_tf.errors import UserError
 from maml_tf.experiments import figures, report
 from maml_tf.experiments.domains import policies as records
-from maml_tf.experiments.domains.policies import plots, published
+from maml_tf.experiments.domains.policies import plots, published, skills
 from maml_tf.experiments.experiment import Experiment
 from maml_tf.rl import environments, policies, rendering, vpg
 from maml_tf.rl.meta_trpo import GradientSteps, MetaPolicySearch
 from maml_tf.rl.settings import Curvature, Evaluation, InnerLoop, Sampling
+from maml_tf.rl.skills.carml import CARML
 from maml_tf.rl.trpo import TRPO
 from maml_tf.training import optimizers
 
@@ -36,7 +39,8 @@ class PolicyExperiment(Experiment):
 
   def __init__(self, config):
     super().__init__(config)
-    self.environment = make_environment(config)
+    self.environment, self._proposed = make_environment(config), None
+    self.evaluates_best = config.tasks == "given"  # without rewards nothing says which is
     self.model = policies.make_policy(self.environment)
     learner = self.learner()
     # Made once, since each is traced once: plots are drawn at every validation.
@@ -47,6 +51,8 @@ class PolicyExperiment(Experiment):
     """No data: rollouts are made as they are needed. But simulator, OpenGL and ffmpeg have to be there."""
     if self.config.datasource not in IN_THE_GRAPH:
       from maml_tf.rl.envs import physics  # noqa: F401 (names what is missing)
+    if self.config.train and self.config.tasks in skills.BY_DISCRIMINATOR:
+      self._proposed = skills.proposed(self.config, self.environment)
     if self.config.render:
       rendering.check(gymnasium_id(self.config.datasource))
 
@@ -66,7 +72,8 @@ class PolicyExperiment(Experiment):
     config = self.config
     meta = config.description.meta_learns
     first = config.update_lr if inner_lr is None else inner_lr
-    return MetaPolicySearch(
+    search = functools.partial(CARML, config.skills) if config.tasks == "carml" else MetaPolicySearch
+    return search(
       self.model,
       self.environment,
       make_outer(config),
@@ -81,6 +88,7 @@ class PolicyExperiment(Experiment):
       evaluation=Evaluation(config.eval_updates, self._step_sizes(first), self._evaluation_rollouts()),
       initial_weights=initial_weights,
       metadata={"config": config.portable()},
+      training_environment=self._proposed,
     )
 
   def on_validation(self):
