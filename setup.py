@@ -13,6 +13,7 @@ TF_AGENTS = [
   "tf-keras>=2.16; python_version < '3.12'",
 ]
 DEMO = ["flask>=3.1"]  # with TRUSTED_HOSTS
+DOCS = ["mkdocs>=1.6", "mkdocstrings[python]>=0.26", "pymdown-extensions>=10.0"]
 RENDER = ["imageio>=2.34", "imageio-ffmpeg>=0.5", "pillow>=10.1"]
 
 
@@ -60,6 +61,7 @@ setup(
   extras_require={
     "tf-agents": TF_AGENTS,
     "demo": DEMO,
+    "docs": DOCS,
     "render": RENDER,
     "test": [
       "pytest>=8",
@@ -69,6 +71,7 @@ setup(
       "scipy>=1.11",
       "playwright>=1.45",
       *DEMO,
+      *DOCS,
       *TF_AGENTS,
       *RENDER,
     ],

@@ -230,7 +230,7 @@ def make_step(name, *arguments):
   return {MAP_FN: map_fn_step, SGEMM: sgemm_step}[name](*arguments)
 
 
-def serve(connection, name, setting, weights, episodes):
+def serve(connection, make, name, *arguments):
   """A contender's process: prepares, reports its first result, then runs for as long as it is asked to each time.
 
   Memory is what Linux calls the high-water mark of the resident set, less the resident set once the library is
@@ -238,8 +238,8 @@ def serve(connection, name, setting, weights, episodes):
   """
   import_library(name)
   baseline = _resident("VmRSS")
+  step = make(name, *arguments)
   began = time.perf_counter()
-  step = make_step(name, setting, weights, episodes)
   loss, gradients = step()
   norm = math.sqrt(sum(float(np.sum(np.square(g, dtype=np.float64))) for g in gradients.values()))
   connection.send({"loss": float(loss), "norm": norm, "first_call_s": time.perf_counter() - began})
@@ -287,12 +287,12 @@ def _resident(which):
 
 
 class Worker:
-  """A contender in its own process."""
+  """A contender in its own process, which `make(name, *arguments)` makes there: a function () -> (loss, gradients)."""
 
-  def __init__(self, name, *arguments):
+  def __init__(self, name, *arguments, make=make_step):
     context = multiprocessing.get_context("spawn")
     self._connection, other = context.Pipe()
-    self._process = context.Process(target=serve, args=(other, name, *arguments), daemon=True)
+    self._process = context.Process(target=serve, args=(other, make, name, *arguments), daemon=True)
     self._process.start()
     other.close()
     self.name, self.times = name, []
@@ -336,6 +336,16 @@ def run(setting, rounds, seconds, contenders):
   sgemm.close()
   memory = {worker.name: worker.close() for worker in workers}
   return summarise(setting, sgemm.milliseconds, workers, memory)
+
+
+def run_memory(sizes, rounds, seconds, contenders):
+  """As `run`, after several numbers of inner steps, or the one of `sizes`."""
+  results = {}
+  for steps in INNER_STEPS if sizes["num_updates"] is None else (sizes["num_updates"],):
+    setting = setting_of("memory", **sizes | {"num_updates": steps})
+    results[steps] = run(setting, rounds, seconds, contenders)
+    print("\n".join(report("miniimagenet", results[steps])))
+  return {"by_inner_steps": results}
 
 
 def _started(name, *arguments):

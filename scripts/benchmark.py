@@ -4,10 +4,11 @@
   python scripts/benchmark.py omniglot       # one second-order meta-gradient on random images: milliseconds, memory
   python scripts/benchmark.py miniimagenet
   python scripts/benchmark.py memory         # miniImageNet after 1, 5 and 10 inner steps, with and without recomputing
+  python scripts/benchmark.py large          # heads of large Keras models, beside a plain loop over tasks
   python scripts/benchmark.py rl             # environment steps per second beside Gymnasium's vector environments
 
-The contenders take turns, several rounds, and the ratios are those of the medians. No data set is needed. PyTorch comes
-with `pip install "maml_tf[bench]"`; `rl` and `memory` need no PyTorch.
+The contenders take turns, and the ratios are those of the medians. No data set is needed. PyTorch comes with
+`pip install "maml_tf[bench]"`; `rl`, `memory` and `large` need no PyTorch.
 """
 
 import functools
@@ -21,19 +22,20 @@ from common import import_tensorflow, main_of
 sys.path.insert(1, str(pathlib.Path(__file__).parents[1]))  # `benchmarks` is no part of an installation
 
 import benchmarks.images
+import benchmarks.large
 import benchmarks.policies
 import benchmarks.sinusoid
 from benchmarks import circumstances
 from maml_tf.errors import UserError
 
-FLAGS = flags.FLAGS
+FLAGS, SIZES = flags.FLAGS, ("tasks", "filters", "queries", "num_updates")
 flags.DEFINE_integer("rounds", 5, "rounds in which every contender is timed once", lower_bound=1)
 flags.DEFINE_float("seconds", 3.0, "time of one contender in one round", lower_bound=0.01)
 flags.DEFINE_integer("main_iterations", 70000, "iterations of the run through scripts/main.py; 0: leave it out")
 flags.DEFINE_list("contenders", None, "images: only these of xla, graph, recompute, chunk, map_fn, loop, vmap")
-SIZES = ("tasks", "filters", "queries", "num_updates")
-for _size in SIZES:
-  flags.DEFINE_integer(_size, None, "images: other than published, for a quick look", lower_bound=1)
+for _size in (*SIZES, "size"):
+  flags.DEFINE_integer(_size, None, "images and large: other than usual, for a quick look", lower_bound=1)
+flags.DEFINE_list("networks", list(benchmarks.large.NETWORKS), "large: which networks")
 flags.DEFINE_integer("horizon", 50, "rl: time steps of the rollouts that are timed", lower_bound=1)
 flags.DEFINE_string("output", None, "JSON file to write the results to")
 
@@ -50,8 +52,8 @@ def images(name):
   contenders = benchmarks.images.contenders_of(name, FLAGS.contenders)
   torch = circumstances.import_torch()
   import_tensorflow()
-  setting = benchmarks.images.setting_of(name, **{size: FLAGS[size].value for size in SIZES})
-  results = benchmarks.images.run(setting, FLAGS.rounds, FLAGS.seconds, contenders)
+  sizes = {size: FLAGS[size].value for size in SIZES}
+  results = benchmarks.images.run(benchmarks.images.setting_of(name, **sizes), FLAGS.rounds, FLAGS.seconds, contenders)
   print("\n".join(benchmarks.images.report(name, results)))
   return {**results, "torch": torch.__version__, **timed()}
 
@@ -59,20 +61,19 @@ def images(name):
 def memory():
   contenders = benchmarks.images.contenders_of("memory", FLAGS.contenders)
   import_tensorflow()
-  results = {}
-  for steps in benchmarks.images.INNER_STEPS if FLAGS.num_updates is None else (FLAGS.num_updates,):
-    sizes = {size: FLAGS[size].value for size in SIZES} | {"num_updates": steps}
-    setting = benchmarks.images.setting_of("memory", **sizes)
-    results[steps] = benchmarks.images.run(setting, FLAGS.rounds, FLAGS.seconds, contenders)
-    print("\n".join(benchmarks.images.report("miniimagenet", results[steps])))
-  return {"by_inner_steps": results, **timed()}
+  sizes = {size: FLAGS[size].value for size in SIZES}
+  return {**benchmarks.images.run_memory(sizes, FLAGS.rounds, FLAGS.seconds, contenders), **timed()}
+
+
+def large():
+  settings = benchmarks.large.settings_of(FLAGS.networks, **{s: FLAGS[s].value for s in (*SIZES, "size")})
+  return {**benchmarks.large.run(settings, FLAGS.rounds, FLAGS.seconds), **timed()}
 
 
 def rl():
   benchmarks.policies.check_installed()
   import_tensorflow()
-  results = benchmarks.policies.run(FLAGS.rounds, FLAGS.horizon)
-  print("\n".join(benchmarks.policies.report(results)))
+  print("\n".join(benchmarks.policies.report(results := benchmarks.policies.run(FLAGS.rounds, FLAGS.horizon))))
   return {**results, **circumstances.describe(rounds=FLAGS.rounds)}
 
 
@@ -80,15 +81,14 @@ def timed():
   return circumstances.describe(rounds=FLAGS.rounds, seconds=FLAGS.seconds)
 
 
-IMAGES = {name: functools.partial(images, name) for name in ("omniglot", "miniimagenet")}
-BENCHMARKS = {"sinusoid": sinusoid, **IMAGES, "memory": memory, "rl": rl}
+BENCHMARKS = {"sinusoid": sinusoid, "memory": memory, "large": large, "rl": rl}
+BENCHMARKS |= {name: functools.partial(images, name) for name in ("omniglot", "miniimagenet")}
 
 
 def measure(arguments):
   if len(arguments) != 1 or arguments[0] not in BENCHMARKS:
     raise UserError(f"expected one argument of {', '.join(BENCHMARKS)}, got {' '.join(arguments) or 'none'}")
-  (name,) = arguments
-  results = {"format_version": 1, "benchmark": name, **BENCHMARKS[name]()}
+  results = {"format_version": 1, "benchmark": arguments[0], **BENCHMARKS[arguments[0]]()}
   if FLAGS.output:
     from maml_tf.training.checkpoints import write_atomically
 

@@ -79,11 +79,26 @@ def meta_iteration(content):
   return Table(("meta-iteration, HalfCheetah", "rollouts, s", "meta-update, s", "update ÷ rollouts"), rows)
 
 
+def large(content):
+  """Time, first call and memory of large Keras models, as multiples of a plain loop over tasks."""
+  rows = []
+  for row in content["large"]:
+    setting = row["setting"]
+    cells = [f"{setting['network']}, {'frozen' if setting['frozen'] else 'ANIL'}"]
+    kinds = (("milliseconds", 1, ",.0f"), ("first_call_seconds", 1, ".1f"), ("peak_memory_bytes", 1e9, ".2f"))
+    for key, unit, spec in kinds:
+      plain, ours = row[key]["plain loop over tasks"], row[key]["maml_tf"]
+      cells += [Number(ours / unit, format=spec), Number(ours / plain, format=".2f")]
+    rows.append(cells)
+  return Table(("body, and how it is learned", "ms", "× plain", "first call, s", "× plain", "peak GB", "× plain"), rows)
+
+
 # What is in a benchmark's file -> the table's name (None: the file's) and the function that makes it.
 _BY_KEY = {
   "iterations_per_second": (None, iterations_per_second),
   "milliseconds": (None, milliseconds),
   "by_inner_steps": (None, memory),
+  "large": (None, large),
   "steps_per_second": (None, steps_per_second),
   "meta_iteration": ("benchmark_meta_iteration", meta_iteration),
 }
