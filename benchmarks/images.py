@@ -18,6 +18,7 @@ from maml_tf.errors import UserError
 
 OURS, GRAPH, MAP_FN = "maml_tf, XLA", "maml_tf, graph", "tf.map_fn over tasks"
 RECOMPUTED, CHUNKED = "maml_tf, steps recomputed", "maml_tf, one task at a time"
+AT_ONCE, AS_FITS = "evaluation, 20 tasks at once", "evaluation, as many at a time as fit"
 LOOP, VMAP = "PyTorch, loop over tasks", "PyTorch, torch.func.vmap"
 CONTENDERS = {
   "xla": OURS, "graph": GRAPH, "recompute": RECOMPUTED, "chunk": CHUNKED, "map_fn": MAP_FN, "loop": LOOP, "vmap": VMAP,
@@ -53,7 +54,8 @@ class Setting:
 OMNIGLOT = Setting(32, 5, 1, 1, (28, 28, 1), 64, 1, 0.4, False)
 # The step size is a tenth of the published one: on random images that one diverges, and then rounding decides the loss.
 MINIIMAGENET = Setting(4, 5, 1, 15, (84, 84, 3), 32, 5, 0.001, True)
-SETTINGS = {"omniglot": OMNIGLOT, "miniimagenet": MINIIMAGENET, "memory": MINIIMAGENET}
+EVALUATED = dataclasses.replace(MINIIMAGENET, num_updates=10)
+SETTINGS = {"omniglot": OMNIGLOT, "miniimagenet": MINIIMAGENET, "memory": MINIIMAGENET, "evaluation": EVALUATED}
 INNER_STEPS = (1, 5, 10)  # of the measurement of memory
 
 
@@ -148,6 +150,28 @@ def maml_tf_step(setting, weights, episodes, jit_compile=False, recompute=False,
   return lambda: _as_numpy(*step(weights, batch))
 
 
+def evaluation_step(setting, weights, episodes, task_chunk):
+  """A function () -> (mean loss after the last step, nothing): an evaluation of one block of tasks."""
+  import tensorflow as tf
+
+  from maml_tf import MAML, evaluation, randomness, tasks, tracing
+
+  maml = MAML(_model(setting), "crossentropy", setting.inner_lr)
+  batch = tasks.TaskBatch(*map(tf.constant, episodes))
+
+  class Given(tasks.TaskDistribution):
+    def sample(self, seed, num_tasks):
+      return batch
+
+  @tracing.function
+  def block(weights):
+    measure = evaluation.of_algorithm(maml, weights, setting.num_updates)
+    return evaluation.evaluate_block(measure, Given(), randomness.make_seed(0), 0, task_chunk)["loss"]
+
+  weights = {name: tf.constant(value) for name, value in weights.items()}
+  return lambda: (block(weights).numpy()[-1].mean(), {})
+
+
 def map_fn_step(setting, weights, episodes):
   """The same as the published code organises it: one task's graph, mapped over the tasks."""
   import tensorflow as tf
@@ -222,6 +246,8 @@ def sgemm_step(setting, weights, episodes):
 
 
 def make_step(name, *arguments):
+  if name in (AT_ONCE, AS_FITS):
+    return evaluation_step(*arguments, arguments[0].tasks if name == AT_ONCE else None)
   if name in (OURS, GRAPH, RECOMPUTED, CHUNKED):
     chunk = 1 if name == CHUNKED else None
     return maml_tf_step(*arguments, jit_compile=name == OURS, recompute=name == RECOMPUTED, task_chunk=chunk)
@@ -339,13 +365,50 @@ def run(setting, rounds, seconds, contenders):
 
 
 def run_memory(sizes, rounds, seconds, contenders):
-  """As `run`, after several numbers of inner steps, or the one of `sizes`."""
+  """What inner steps and tasks cost in memory, printed as it is measured; a JSON-able dict.
+
+  Args:
+    sizes: dict of other sizes than published, as of `setting_of`.
+    rounds: as of `run`.
+    seconds: as of `run`.
+    contenders: of the meta-gradient.
+  """
   results = {}
   for steps in INNER_STEPS if sizes["num_updates"] is None else (sizes["num_updates"],):
-    setting = setting_of("memory", **sizes | {"num_updates": steps})
-    results[steps] = run(setting, rounds, seconds, contenders)
-    print("\n".join(report("miniimagenet", results[steps])))
-  return {"by_inner_steps": results}
+    results[steps] = run(setting_of("memory", **sizes | {"num_updates": steps}), rounds, seconds, contenders)
+    print("\n".join(report("miniimagenet", results[steps])), flush=True)
+  evaluation = run_evaluation(setting_of("evaluation", **sizes), rounds, seconds)
+  print("\n".join(report_evaluation(evaluation)), flush=True)
+  return {"by_inner_steps": results, "evaluation": evaluation}
+
+
+def run_evaluation(setting, rounds, seconds):
+  """Times the evaluation of a block of tasks, all at once and as many at a time as fit: as `run`, without ratios."""
+  from maml_tf.evaluation import BLOCK
+
+  setting = dataclasses.replace(setting, tasks=BLOCK)
+  arguments = setting, initial_weights(setting), random_episodes(setting)
+  workers = [_started(name, *arguments) for name in (AT_ONCE, AS_FITS)]
+  check_same([worker.first for worker in workers], [worker.name for worker in workers])
+  for _ in range(rounds):
+    for worker in workers:
+      worker.run(seconds)
+  return {
+    "setting": dataclasses.asdict(setting),
+    "milliseconds_of_a_block": {worker.name: worker.milliseconds for worker in workers},
+    "min_max": {worker.name: [min(worker.times), max(worker.times)] for worker in workers},
+    "peak_memory_bytes": {worker.name: worker.close() for worker in workers},
+  }
+
+
+def report_evaluation(results):
+  """Lines of text."""
+  lines = [f"evaluation of {results['setting']['tasks']} tasks, {results['setting']['num_updates']} steps; medians"]
+  for name, milliseconds in results["milliseconds_of_a_block"].items():
+    low, high = results["min_max"][name]
+    memory = results["peak_memory_bytes"][name] / 1e9
+    lines.append(f"{name:40}{milliseconds:9.0f} ms{f'{low:.0f} - {high:.0f}':>18}{memory:9.2f} GB")
+  return lines
 
 
 def _started(name, *arguments):

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from maml_tf import over_tasks, progress, randomness, tracing
+from maml_tf import memory, over_tasks, progress, randomness, tracing
 
 # Tasks are drawn in blocks of this size, each from a seed of its own, whatever the number of tasks or the memory: so
 # the first 600 of 6,000 test tasks are the 600 test tasks.
@@ -24,7 +24,8 @@ def evaluate_blocks(evaluate_batch, tasks, seed, num_tasks, task_chunk=None):
     tasks: `TaskDistribution`.
     seed: int32 tensor [2].
     num_tasks: Python integer or scalar tensor.
-    task_chunk: tasks that are computed at a time, at most; None: a block. The tasks are the same ones.
+    task_chunk: tasks that are computed at a time, at most; None: a block, or as many of it as `memory` finds to fit.
+      The tasks are the same ones.
 
   Returns:
     Dict of name -> [S + 1, num_tasks].
@@ -67,17 +68,21 @@ def _block_function(evaluate_batch, tasks, seed, task_chunk):
 
 def _in_chunks(evaluate_batch, task_chunk):
   """`evaluate_batch` on a block, the largest divisor of the block up to `task_chunk` at a time, in a loop."""
-  if task_chunk is None or task_chunk >= BLOCK:
-    return evaluate_batch
-  size = max(n for n in range(1, task_chunk + 1) if BLOCK % n == 0)
 
   def evaluate(batch, seed):
+    if task_chunk is None:
+      results, size = memory.all_or_fewer(lambda: evaluate_batch(batch, seed), BLOCK, memory.EVALUATION)
+      if results is not None:
+        return results
+    else:
+      size = memory.largest_divisor(BLOCK, task_chunk)
+
     def chunk(first):
       return evaluate_batch(over_tasks.tasks_of(batch, first, size), over_tasks.seed_from(seed, first))
 
     return _one_after_another(chunk, tf.range(0, BLOCK, size))
 
-  return evaluate
+  return evaluate if task_chunk is None or task_chunk < BLOCK else evaluate_batch
 
 
 def _one_after_another(function, indices):

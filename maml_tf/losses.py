@@ -75,7 +75,7 @@ def class_labels(labels, outputs):
   return _same_shape(labels, outputs[..., 0], message, outputs)
 
 
-def check_labels(labels, num_classes, mask=None, name="labels"):
+def check_labels(labels, num_classes, mask=None, name="labels", because="the model has {} outputs"):
   """An error that names the first label outside of [0, num_classes), and where it is.
 
   Args:
@@ -83,6 +83,7 @@ def check_labels(labels, num_classes, mask=None, name="labels"):
     num_classes: N.
     mask: [T, n], or None; what it leaves out may be anything.
     name: of the labels, in the error.
+    because: what makes it so many classes, in the error.
 
   Raises:
     LabelError: there is one.
@@ -98,9 +99,8 @@ def check_labels(labels, num_classes, mask=None, name="labels"):
   if wrong.any():
     task, example = np.argwhere(wrong)[0]
     raise LabelError(
-      f"{name}: label {labels[task, example]} (task {task}, example {example}) is no class: the model has "
-      f"{num_classes} outputs, so labels are 0 to {num_classes - 1}; number the classes from 0, or give the model more "
-      "outputs"
+      f"{name}: label {labels[task, example]} (task {task}, example {example}) is no class: "
+      f"{because.format(num_classes)}, so labels are 0 to {num_classes - 1}; number the classes from 0, or have more"
     )
 
 

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from maml_tf import tracing
+from maml_tf import memory, tracing
 from maml_tf.tasks.base import as_tensors
 
 
@@ -25,7 +25,7 @@ class MetaGradients(NamedTuple):
 
 
 @tracing.as_it_stands
-def meta_gradients(meta_loss, weights, batch, task_chunk=None, seed=None):
+def meta_gradients(meta_loss, weights, batch, task_chunk=None, seed=None, limit=None):
   """`MetaGradients` of any `meta_loss(weights, batch, seed) -> (loss, metrics, updates)`.
 
   Args:
@@ -33,12 +33,17 @@ def meta_gradients(meta_loss, weights, batch, task_chunk=None, seed=None):
     weights: dict of name -> tensor.
     batch: `TaskBatch`.
     task_chunk: tasks at a time: memory is that of so many, and the result the same but for rounding. It divides the
-      number of tasks. None: all at once.
+      number of tasks. None: all at once, or as many as `limit` allows.
     seed: int32 tensor [2], for noise; None: the algorithm draws none.
+    limit: bytes that all tasks at once may take, by the estimate of `memory`; None: whatever they take.
   """
-  if task_chunk is None:
+  if task_chunk is None and limit is None:
     return _meta_gradients(meta_loss, weights, batch, seed)
   num_tasks = tf.nest.flatten(batch.support_x)[0].shape[0]
+  if task_chunk is None:
+    found, task_chunk = memory.all_or_fewer(lambda: _meta_gradients(meta_loss, weights, batch, seed), num_tasks, limit)
+    if found is not None:
+      return found
   if num_tasks is None or num_tasks % task_chunk:
     raise ValueError(f"task_chunk: expected a number that divides the number of tasks, {num_tasks}, got {task_chunk}")
   batch, count = as_tensors(batch), num_tasks // task_chunk

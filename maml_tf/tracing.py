@@ -9,7 +9,8 @@ way. A function of the user's (a task's `sample`, a loss) that branches on a ten
 Sums: where three or more adjoints meet, TensorFlow adds them with one `AddN`, which begins with whichever of its inputs
 may be overwritten at that moment. With several threads that is a matter of timing, and so is the rounding of the sum.
 Grappler, which optimises graphs, also turns a sum of sums (x + y + z) into `AddN`. In what is traced here every sum is
-of two tensors, and marked so that it stays as it is; that costs no time that could be measured.
+of two tensors, and a sum of sums is marked so that it stays as it is. Others are not: what is marked stays even where
+nothing needs it, which costs time where a step is recomputed.
 """
 
 import contextlib
@@ -21,6 +22,9 @@ from tensorflow.python.ops import gen_math_ops  # no public name: what every sum
 
 # For what users call in a `tf.function` of their own: nothing below it is rewritten but what is decorated itself.
 as_it_stands = tf.autograph.experimental.do_not_convert
+
+_SUMS = ("AddV2", "Add", "AddN", "Sub", "Placeholder", "IdentityN", "PartitionedCall", "StatefulPartitionedCall")
+_PASSING_ON = ("Identity", "StopGradient", "PreventGradient")
 
 _lock = threading.Lock()
 _depth = 0
@@ -75,9 +79,16 @@ def _add(x, y, name=None):
 
 def _keep(total):
   """Keeps Grappler from making one sum of several."""
-  if _rounds(total):
+  if _rounds(total) and any(_may_be_a_sum(term.op) for term in total.op.inputs):
     total.op._set_attr("_grappler_do_not_remove", tf.compat.v1.AttrValue(b=True))
   return total
+
+
+def _may_be_a_sum(op):
+  """Whether this is a sum, or what comes from outside of the function, where it may be one."""
+  while op.type in _PASSING_ON:
+    op = op.inputs[0].op
+  return op.type in _SUMS
 
 
 def _rounds(x):

@@ -4,7 +4,8 @@ python scripts/tables.py                      # all
 python scripts/tables.py sinusoid omniglot    # these: names of tables, or of data sets
 python scripts/tables.py --output=DIR         # and as DIR/NAME.md, .csv and .json
 python scripts/tables.py --update             # and under their marks, `<!-- table: NAME -->`, in README.md, docs/,
-                                              # pretrained/README.md and results/README.md
+                                              # pretrained/README.md and results/README.md, and the paper's
+                                              # comparisons (omniglot, ...) to results/tables
 """
 
 import functools
@@ -14,7 +15,7 @@ import sys
 from absl import flags
 from common import import_tensorflow, main_of
 
-from maml_tf.results import documents, tables
+from maml_tf.results import documents, paper_tables, tables
 
 FLAGS = flags.FLAGS
 flags.DEFINE_bool("update", False, "put the tables under their marks in the documents")
@@ -32,6 +33,8 @@ def run(arguments):
     tables.write(made, pathlib.Path(FLAGS.output))
   if FLAGS.update:
     documents.update(ROOT, functools.partial(tables.make, ROOT))
+    folder = ROOT / "results" / "tables"
+    tables.write(tables.make(ROOT, paper_tables.NAMES), folder, ROOT)
 
 
 if __name__ == "__main__":

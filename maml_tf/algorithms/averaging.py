@@ -23,8 +23,10 @@ class Averaging(MAML):
     inner_lr: as of `MAML`, of fine-tuning.
     num_regressors: R, tasks of a meta-batch.
     regulariser: "none"; "l2", the squared length of each regressor's weights; or "mean", that of their distance to the
-      mean of all regressors. The paper does not say how strong.
-    regulariser_strength: what it is multiplied by.
+      mean of the regressors before it. The paper trains them one after another, towards "the mean parameter vector
+      thus far": here all move at once, and come to rest where they would one by one, since none depends on later ones.
+    regulariser_strength: what it is multiplied by; in the paper "as high as possible without significantly deterring
+      performance".
     **settings: as of `MAML`.
 
   Raises:
@@ -76,8 +78,15 @@ class Averaging(MAML):
       return 0.0
     away = regressors
     if self.regulariser == "mean":
-      away = {name: weight - tf.reduce_mean(weight, axis=0) for name, weight in regressors.items()}
+      away = {name: weight[1:] - _mean_thus_far(weight) for name, weight in regressors.items()}
     return self.regulariser_strength * tf.add_n([tf.reduce_sum(weight**2) for weight in away.values()])
+
+
+def _mean_thus_far(weight):
+  """Of [R, ...], for each but the first the mean of those before it, [R - 1, ...]; it does not move for their sake."""
+  counts = tf.range(1, weight.shape[0], dtype=weight.dtype)
+  sums = tf.cumsum(weight)[:-1]
+  return tf.stop_gradient(sums / tf.reshape(counts, [-1] + [1] * (weight.shape.rank - 1)))
 
 
 def _mean(regressors):

@@ -9,6 +9,7 @@ from typing import ClassVar
 import tensorflow as tf
 
 from maml_tf import losses
+from maml_tf.tasks import base as tasks
 
 CONTRACT = ("has_steps", "initial_weights", "meta_loss", "adapt", "predict")
 
@@ -26,6 +27,9 @@ class Algorithm:
     needs_head: the network ends in a layer of logits or outputs. False: it ends in features.
     kinds: which domains it is for, of "regression", "classification", "policies". A plug-in says it here.
     settings: names of the settings (`experiments.settings`) that it takes as arguments. A plug-in says it here.
+    of_data: what it takes as arguments that only the data can tell, of "ways" (classes of a task) and
+      "training_classes" (classes to train on).
+    trains_on_classes: a training batch is images of all classes, with the labels of those, in place of tasks.
     compiles: whether XLA can compile it.
     fixed_variables: variables that no training changes, which an exported artefact has to carry.
     task_chunk: tasks that are computed at a time where nobody says how many; None: all.
@@ -35,6 +39,8 @@ class Algorithm:
   needs_head: ClassVar[bool] = True
   kinds: ClassVar[tuple] = ("regression", "classification")
   settings: ClassVar[tuple] = ()
+  of_data: ClassVar[tuple] = ()
+  trains_on_classes: ClassVar[bool] = False
   compiles: ClassVar[bool] = True
   fixed_variables = ()
   task_chunk = None
@@ -121,6 +127,17 @@ class Algorithm:
       task = self.adapt_final(weights, batch.support_x, batch.support_y, count, seed)
       measured.append(self.measure(self.predict(task, batch.query_x), batch))
     return {name: tf.stack([values[name] for values in measured]) for name in measured[0]}
+
+  def check_batch(self, batch):
+    """An error where a concrete batch does not fit the algorithm or itself. It is called before training, for one task.
+
+    Args:
+      batch: `TaskBatch` of concrete arrays.
+
+    Raises:
+      ValueError: with the name of the field, what was found and what is expected.
+    """
+    tasks.check_batch(batch)
 
   def optional_names(self, weights):
     """Names of the weights that an artefact to start from may lack: they begin afresh then."""

@@ -6,7 +6,7 @@ from maml_tf import losses, over_tasks, tasks
 from maml_tf.models import derivatives
 
 
-def check_batch(maml, batch):
+def check_batch(maml, batch, weights=None):
   """An error where a batch does not fit the model or itself: sizes, shapes, labels that are no class.
 
   For concrete batches, before training: inside a graph a label that is no class only gives NaN.
@@ -14,22 +14,23 @@ def check_batch(maml, batch):
   Args:
     maml: `MAML`.
     batch: `TaskBatch` of concrete arrays.
+    weights: plain weights, of any values; None: the model's.
 
   Raises:
     ValueError: with the name of the field, what was found and what is expected.
   """
   tasks.check_batch(batch)
   batch = over_tasks.as_tensors(batch)
-  weights = maml.model.initial_weights(None)
+  weights = maml.model.initial_weights(None) if weights is None else weights
   for which in ("support", "query"):
     x, y, mask = (getattr(batch, f"{which}_{field}") for field in ["x", "y", "mask"])
-    of_one = tf.nest.map_structure(lambda field: field[:1], x)
-    outputs, _, _ = maml.outputs_of(weights, of_one)
+    few = tf.nest.map_structure(lambda field: field[:1, :2], x)  # of one task
+    outputs, _, _ = maml.outputs_of(weights, few)
     for output, loss, labels, values in losses.parts(maml.loss, y, outputs):
       if loss is losses.crossentropy:
         name = f"{which}_y" + (f"[{output}]" if output else "")
         losses.check_labels(labels, values.shape[-1], mask, name)
-      losses.per_example(loss, labels[:1], values)
+      losses.per_example(loss, labels[:1, :2], values)
 
 
 def refuse_dropped_derivatives(maml, weights, rates, batch):

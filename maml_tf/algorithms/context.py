@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from maml_tf import tracing
+from maml_tf.algorithms import checks
 from maml_tf.algorithms.maml import MAML
 
 CONTEXT = "context"
@@ -32,6 +33,9 @@ class Context(MAML):
 
   def ready_tasks(self, weights):
     return [weights]
+
+  def check_batch(self, batch):
+    checks.check_batch(self, batch, self.initial_weights(0))
 
   @tracing.as_it_stands
   def outputs_of(self, weights, x, statistics=None):

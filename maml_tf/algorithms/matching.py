@@ -3,8 +3,8 @@
 import keras
 import tensorflow as tf
 
-from maml_tf.algorithms.metric import Metric, members, shared
-from maml_tf.errors import UserError
+from maml_tf.algorithms.features import features_of, shared
+from maml_tf.algorithms.metric import Metric, members
 from maml_tf.models.explicit import initialise
 
 ABSENT = -1e30  # a score whose exponential is 0, and which has a gradient
@@ -141,20 +141,6 @@ class FullContext:
 
 
 _LSTM = ("kernel", "recurrent_kernel", "bias")
-
-
-def features_of(model):
-  """D, the number of features that a model without a head gives.
-
-  Raises:
-    UserError: it is not known before data is.
-  """
-  weights = {name: tf.TensorSpec(shape) for name, shape in model.weight_shapes.items()}
-  inputs = tf.TensorSpec([1, *model.example_shape])
-  size = tf.function(model.apply, autograph=False).get_concrete_function(weights, inputs).output_shapes[-1]
-  if size is None:
-    raise UserError(f"{model.name}: the number of its features is not known; end it in a layer of fixed width")
-  return size
 
 
 def _called(layer, weights, *inputs):

@@ -1,121 +1,17 @@
 """What learners that compare features have in common: a task is what they keep of its support set."""
 
-from typing import ClassVar
-
 import tensorflow as tf
 
-from maml_tf import losses, over_tasks, tracing
-from maml_tf.algorithms.base import Algorithm
-from maml_tf.algorithms.maml import MetaParameters, with_bn_mode
-from maml_tf.errors import UserError
+from maml_tf.algorithms.features import FeatureLearner
 
 
-class Metric(Algorithm):
-  """Classifies queries by comparing their features with those of a support set. A subclass says what it keeps and how.
+class Metric(FeatureLearner):
+  """Classifies queries by comparing their features with those of a support set. Arguments as of `FeatureLearner`."""
 
-  What adapting gives is a dict: the weights, what `learn` returns, and the support set's normalisation statistics where
-  `bn_mode` is "support".
-
-  Args:
-    model: an `ExplicitModel` without a head.
-    loss: "crossentropy".
-    bn_mode: whose statistics normalise the query examples: "transductive" (their own) or "support" (the support set's).
-
-  Attributes:
-    learned: names of what `learn` returns.
-
-  Raises:
-    UserError: a loss of regression, or another mode.
-  """
-
-  has_steps = False
-  needs_head = False
   kinds = ("classification",)
-  compiles = False  # the number of classes is that of the labels
-  learned: ClassVar[tuple] = ()
 
   def __init__(self, model, loss="crossentropy", bn_mode="transductive"):
-    if losses.get(loss) is not losses.crossentropy:
-      raise UserError(f"loss={loss}: {type(self).__name__} is for classes; expected crossentropy")
-    if bn_mode not in ("transductive", "support"):
-      raise UserError(f"bn_mode={bn_mode}: expected transductive or support; {type(self).__name__} keeps no averages")
-    self.model, self.bn_mode = model, bn_mode
-
-  @property
-  def fixed_variables(self):
-    return self.model.fixed_variables
-
-  def initial_weights(self, seed=0):
-    return self.model.starting_weights(seed)
-
-  def exported(self, bn_mode):
-    return with_bn_mode(self, bn_mode)
-
-  def shares_statistics(self):
-    return self.bn_mode == "transductive" and self.model.has_statistics
-
-  def learn(self, weights, features, labels, mask):
-    """What is kept of support sets.
-
-    Args:
-      weights: dict of name -> plain tensor.
-      features: [T, n, D].
-      labels: integers [T, n], 0 to N - 1.
-      mask: [T, n], true where an example counts; None: all do.
-
-    Returns:
-      Dict of name -> tensor [T, ...], by the names in `learned`.
-    """
-    raise NotImplementedError(f"{type(self).__name__} must implement learn(weights, features, labels, mask)")
-
-  def compare(self, weights, learned, features):
-    """Logits [T, n, N] of query features [T, n, D]; the weights are plain, or have a task axis and are all the same."""
-    raise NotImplementedError(f"{type(self).__name__} must implement compare(weights, learned, features)")
-
-  def loss_of(self, weights, learned, batch, features):
-    """(what training minimises [T], logits [T, n, N]); here the cross-entropy of the logits."""
-    logits = self.compare(weights, learned, features)
-    return self.measure(logits, batch)["loss"], logits
-
-  @tracing.as_it_stands
-  def meta_loss(self, weights, batch, seed=None):
-    del seed
-    batch = over_tasks.as_tensors(batch)
-    learned, features = self._both_sets(weights, batch)
-    loss, logits = self.loss_of(weights, learned, batch, features)
-    measured = self.measure(logits, batch)
-    return tf.reduce_mean(loss), {f"query_{n}/adapted": tf.reduce_mean(v) for n, v in measured.items()}, {}
-
-  @tracing.as_it_stands
-  def adapt(self, weights, support_x, support_y, num_updates=0, seed=None):
-    del num_updates, seed
-    support_x = tf.convert_to_tensor(support_x)
-    learned, statistics = self._learn(weights, support_x, support_y)
-    return MetaParameters(over_tasks.for_each_task(weights, support_x), {}, statistics).flat() | learned
-
-  @tracing.as_it_stands
-  def predict(self, task, x):
-    given = MetaParameters.of({name: value for name, value in task.items() if name not in self.learned})
-    features = self.model.apply(given.model, x, given.statistics or None)
-    return self.compare(given.model, {name: task[name] for name in self.learned}, features)
-
-  @tracing.as_it_stands
-  def evaluate(self, weights, batch, num_updates=0, seed=None):
-    """{"loss": [1, T], "accuracy": [1, T]}; the network is shared by the tasks."""
-    del num_updates, seed
-    batch = over_tasks.as_tensors(batch)
-    measured = self.measure(self.compare(weights, *self._both_sets(weights, batch)), batch)
-    return {name: values[tf.newaxis] for name, values in measured.items()}
-
-  def _both_sets(self, weights, batch):
-    """(what is learned from the support sets, features of the queries)."""
-    learned, statistics = self._learn(weights, batch.support_x, batch.support_y, batch.support_mask)
-    return learned, self.model.apply(weights, batch.query_x, statistics or None)
-
-  def _learn(self, weights, x, y, mask=None):
-    """(what is learned, the statistics to normalise queries by)."""
-    features, used = self.model.apply_with_statistics(weights, x)
-    return self.learn(weights, features, y, mask), used if self.bn_mode == "support" else {}
+    super().__init__(model, loss, bn_mode)
 
 
 def members(labels, dtype, mask=None):
@@ -123,8 +19,3 @@ def members(labels, dtype, mask=None):
   labels = tf.cast(labels, tf.int32)
   member = tf.one_hot(labels, tf.reduce_max(labels) + 1, dtype=dtype)
   return member if mask is None else member * tf.cast(mask, dtype)[..., tf.newaxis]
-
-
-def shared(weight, rank):
-  """A plain weight, of one that is plain or the same for every task, [T, ...]."""
-  return weight if weight.shape.rank == rank else weight[0]

@@ -13,6 +13,8 @@ from maml_tf.errors import DivergedError
 # The paper says "automatically tuned step size" and its code has no such search; figure 2 names 0.02 for its fit. The
 # smallest ones are for the oracle, which several steps of 0.001 already spoil.
 STEP_SIZES = (0.00001, 0.0001, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
+# Of a classifier; Ravi and Larochelle 2017 search from 1e-5 to 0.5.
+STEP_SIZES_OF_CLASSES = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0)
 
 
 class Pretraining(MAML):
@@ -31,6 +33,11 @@ class Pretraining(MAML):
 
 
 def best_step_size(evaluate, step_sizes=STEP_SIZES):
+  """The first of what `search_step_size` returns."""
+  return search_step_size(evaluate, step_sizes)[0]
+
+
+def search_step_size(evaluate, step_sizes=STEP_SIZES):
   """The step size with the lowest loss, averaged over the tasks and over all steps but the zeroth.
 
   Args:
@@ -38,7 +45,8 @@ def best_step_size(evaluate, step_sizes=STEP_SIZES):
     step_sizes: the grid.
 
   Returns:
-    The best one. A step size that diverges (a loss that is not finite) is never chosen.
+    (the best one, a dict of each step size as text -> its loss). A step size that diverges (a loss that is not finite)
+    is never chosen; its loss is None.
 
   Raises:
     DivergedError: all diverge.
@@ -49,7 +57,8 @@ def best_step_size(evaluate, step_sizes=STEP_SIZES):
     raise DivergedError(
       f"fine-tuning diverges with every step size of {step_sizes}; train with smaller steps, or name a step size"
     )
-  return step_sizes[int(np.argmin(scores))]
+  tried = {f"{size:g}": float(s) if np.isfinite(s) else None for size, s in zip(step_sizes, scores, strict=True)}
+  return step_sizes[int(np.argmin(scores))], tried
 
 
 def _after_steps(losses):

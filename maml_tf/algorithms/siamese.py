@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from maml_tf.algorithms.matching import features_of
+from maml_tf.algorithms.features import features_of
 from maml_tf.algorithms.metric import Metric, members
 from maml_tf.models.explicit import initialise
 

@@ -211,7 +211,7 @@ class _Cache:
       print(f"{self.folder}: this cache is damaged: {damage}; decoding the images anew", file=sys.stderr, flush=True)
     try:
       self.parent.mkdir(parents=True, exist_ok=True)
-      with _building(self.parent):
+      with building(self.parent):
         with contextlib.suppress(_DamagedError):
           if self.folder.is_dir():  # another process may have made it, or mended it, in the meantime
             return self._open()
@@ -256,7 +256,7 @@ class _Cache:
 
 
 @contextlib.contextmanager
-def _building(cache):
+def building(cache):
   """Lets one process at a time build in a folder of caches; what another, killed one left half-made is removed.
 
   The lock is on the folder itself, so it leaves no file; the kernel lets go of it when a process dies.

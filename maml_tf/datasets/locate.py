@@ -19,6 +19,8 @@ OMNIGLOT_FOLDERS = ("images_background", "images_evaluation")
 OMNIGLOT_URL = "https://github.com/brendenlake/omniglot/raw/master/python/images_background_small1.zip"
 # keras/src/datasets/mnist.py
 MNIST_URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz"
+# keras/src/datasets/cifar100.py
+CIFAR100_URL = "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz"
 
 
 def omniglot(data_dir):
@@ -57,9 +59,24 @@ def miniimagenet(data_dir):
 
 def mnist(data_dir):
   """The file of MNIST: `data_dir`/mnist/mnist.npz, else the one that Keras has downloaded before; or None."""
-  keras_home = pathlib.Path(os.environ.get("KERAS_HOME") or pathlib.Path.home() / ".keras")
-  candidates = (pathlib.Path(data_dir) / "mnist" / "mnist.npz", keras_home / "datasets" / "mnist.npz")
+  candidates = (pathlib.Path(data_dir) / "mnist" / "mnist.npz", _fetched_by_keras() / "mnist.npz")
   return next((path for path in candidates if path.is_file()), None)
+
+
+def cifar100(data_dir):
+  """The archive of CIFAR-100, `data_dir`/[cifar100/]cifar-100-python.tar.gz; else the folder that Keras has unpacked.
+
+  None where there is neither.
+  """
+  data_dir, name = pathlib.Path(data_dir), "cifar-100-python"
+  archives = (data_dir / f"{name}.tar.gz", data_dir / "cifar100" / f"{name}.tar.gz")
+  unpacked = (_fetched_by_keras() / "cifar-100-python-target" / name, _fetched_by_keras() / name)
+  there = [path for path in archives if path.is_file()] + [path for path in unpacked if (path / "train").is_file()]
+  return there[0] if there else None
+
+
+def _fetched_by_keras():
+  return pathlib.Path(os.environ.get("KERAS_HOME") or pathlib.Path.home() / ".keras") / "datasets"
 
 
 def folders(folder):
@@ -157,6 +174,16 @@ def check_mnist(path):
     raise UserError(
       f"data_dir={path}: {_absence(path, 'MNIST')} (looked for mnist/mnist.npz, and for what Keras has fetched), and "
       f"storage.googleapis.com, to download it from, does not answer; put there what {MNIST_URL} is"
+    )
+
+
+def check_cifar100(path):
+  """The `layout` of CIFAR-100; it may be missing where a network is there to fetch it."""
+  if cifar100(path) is None and not reachable(CIFAR100_URL):
+    raise UserError(
+      f"data_dir={path}: {_absence(path, 'CIFAR-100')} (looked for cifar-100-python.tar.gz, here and in cifar100/, and "
+      "for what Keras has fetched), and www.cs.toronto.edu, to download it from, does not answer; put there what "
+      f"{CIFAR100_URL} is"
     )
 
 

@@ -51,7 +51,7 @@ class DataSet:
   def check(self, data_dir):
     """Refuses a folder that does not hold the data set, with what to put where and how; within seconds.
 
-    Omniglot and MNIST may be missing where a network is there to fetch them.
+    Omniglot, MNIST and CIFAR-100 may be missing where a network is there to fetch them.
 
     Raises:
       UserError: one line that begins with `data_dir=` or a path.
@@ -108,6 +108,10 @@ DATASETS = {
     DataSet(
       "mnist", (28, 28, 1), rotations=False, invert=False, loader="maml_tf.datasets.mnist:load_part",
       layout=locate.check_mnist,
+    ),
+    DataSet(
+      "cifar100", (32, 32, 3), rotations=False, invert=False, loader="maml_tf.datasets.cifar100:load_part",
+      layout=locate.check_cifar100,
     ),
   )
 }  # fmt: skip

@@ -12,7 +12,7 @@ GPU_CAPABILITY = (8, 0)  # NVIDIA: since Ampere
 LEAST_META_LR = 0.01  # of the first: AntreasAntoniou/HowToTrainYourMAMLPytorch, from 1e-3 to 1e-5
 
 
-def make_algorithm(config, model, loss, inner_lr):
+def make_algorithm(config, model, loss, inner_lr, of_data=None):
   """The method's class on a model, with the settings that it has.
 
   Args:
@@ -20,6 +20,7 @@ def make_algorithm(config, model, loss, inner_lr):
     model: an `ExplicitModel`.
     loss: "mse" or "crossentropy".
     inner_lr: of the inner loop, where the method has one; where step sizes are learned, what they start from.
+    of_data: name -> function of nothing that tells a fact of the data (`Algorithm.of_data`).
 
   Returns:
     An `algorithms.base.Algorithm`.
@@ -36,7 +37,9 @@ def make_algorithm(config, model, loss, inner_lr):
       arguments[setting.argument] = value if setting.convert is None else setting.convert(value)
   if "inner_lr" in arguments:
     arguments["inner_lr"] = inner_lr
-  return config.description.load()(model, loss, **arguments)
+  made = config.description.load()
+  facts = {name: (of_data or {})[name]() for name in getattr(made, "of_data", ())}
+  return made(model, loss, **arguments, **facts)
 
 
 def meta_lr(config):

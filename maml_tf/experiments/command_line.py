@@ -125,7 +125,7 @@ def _default(setting, config):
     return _said(getattr(config, setting.name))
   if setting.name == "datasource":
     return setting.default
-  domains = [d for d in DOMAINS if not setting.of_domain or setting.name in d.settings]
+  domains = [d for d in DOMAINS if d.has(setting)]
   sources = {}
   for source in (source for domain in domains for source in domain.datasources):
     sources.setdefault(_said(default_of(source, setting.name)), []).append(source)

@@ -2,6 +2,8 @@
 once. Everything that follows from a setting's description is derived here, for all of them."""
 
 import dataclasses
+import hashlib
+import json
 import os
 import pathlib
 import re
@@ -191,11 +193,23 @@ def readable_name(config):
   return ".".join(text for _, text in sorted(shown, key=lambda part: part[0]) if text is not None)
 
 
+def run_name(config, init_fingerprint=None, data_fingerprint=None):
+  """The name of a run directory: readable, and a hash of what shapes training, so that two trainings never share one.
+
+  Args:
+    config: a `Config`.
+    init_fingerprint: as of `training_settings`.
+    data_fingerprint: likewise.
+  """
+  text = json.dumps(training_settings(config, init_fingerprint, data_fingerprint), sort_keys=True)
+  return f"{readable_name(config)}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
 def _shaping(config):
   """The settings that may shape this training."""
   method, domain = config.description, config.domain
   for setting in SETTINGS.values():
-    there = not setting.of_domain or setting.name in domain.settings
+    there = domain.has(setting)
     there &= not setting.of_method or setting.name in method.shaped_by
     if there and (setting.when is None or setting.when(config) is None):
       yield setting
@@ -225,7 +239,7 @@ def _changed(datasource, method, given):
   """What a domain, then a method, have in place of the settings' own defaults."""
   domain = DATASOURCES[datasource]
   changed = {**method.defaults, **method.defaults_of_kind.get(domain.kind, {})}
-  own = {n: v for n, v in changed.items() if not SETTINGS[n].of_domain or n in domain.settings}
+  own = {n: v for n, v in changed.items() if domain.has(SETTINGS[n])}
   return domain.defaults(datasource, method, given) | own
 
 
@@ -271,7 +285,7 @@ def _check_method(method, domain, given):
 
 def _foreign(setting, domain, method):
   """Who does not have a setting; None where it applies."""
-  if setting.of_domain and setting.name not in domain.settings:
+  if not domain.has(setting):
     return f"the domain {domain.name}"
   if setting.of_method and setting.name not in method.settings:
     return f"--{method.flag}={method.name}"

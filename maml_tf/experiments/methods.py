@@ -84,6 +84,7 @@ class Method:
 
 _EXPORTED = ("export_bn_mode",)
 _STEPS = ("eval_updates", *_EXPORTED)
+_READS = {"max_pool": True, "jit_compile": False}
 # From the weakest to the strongest in the paper's figures, which is the order of legends and tables.
 METHODS = {
   method.name: method
@@ -97,6 +98,17 @@ METHODS = {
       "average", "averaged regressors", "maml_tf.algorithms.averaging:Averaging", (REGRESSION,),
       shaped_by=(*_FINE_TUNED, "num_regressors", "regulariser", "regulariser_strength"),
       evaluated_with=("update_lr", *_STEPS), flag="baseline", defaults={"meta_batch_size": 500}, color="rosybrown",
+    ),
+    # Ravi and Larochelle 2017: batches of 64 images of all training classes.
+    Method(
+      "finetune", "fine-tuning", "maml_tf.algorithms.classifier:FineTuning", (CLASSIFICATION,),
+      shaped_by=_FINE_TUNED, evaluated_with=("update_lr", *_STEPS), flag="baseline",
+      defaults={"meta_batch_size": 1, "max_pool": True}, color="rosybrown",
+    ),
+    Method(
+      "neighbour", "nearest neighbour", "maml_tf.algorithms.classifier:NearestNeighbour", (CLASSIFICATION,),
+      shaped_by=("bn_mode",), evaluated_with=_EXPORTED, flag="baseline",
+      defaults={"meta_batch_size": 1, "max_pool": True}, color="darkkhaki",
     ),
     Method(
       "pretrain", "pretrained on all tasks", "maml_tf.algorithms.pretraining:Pretraining", (REGRESSION, POLICIES),
@@ -152,6 +164,16 @@ METHODS = {
       evaluated_with=_STEPS,
       defaults={"num_updates": 5, "loss_reduction": "mean", "meta_lr_schedule": "cosine", "jit_compile": False},
       defaults_of_kind={CLASSIFICATION: {"metatrain_iterations": 50000}}, color="deeppink", keeps_averages=True,
+    ),
+    Method(
+      "lstm", "LSTM", "maml_tf.algorithms.lstm:LSTMReader", (REGRESSION, CLASSIFICATION),
+      shaped_by=("bn_mode", "recurrent_size"), evaluated_with=_EXPORTED, defaults=_READS, color="slategray",
+    ),
+    Method(
+      "snail", "SNAIL", "maml_tf.algorithms.snail:SNAIL", (REGRESSION, CLASSIFICATION),
+      shaped_by=("bn_mode", "temporal_filters", "temporal_blocks"), evaluated_with=_EXPORTED, defaults=_READS,
+      # The paper has no regression: as many filters as in its bandits.
+      defaults_of_kind={REGRESSION: {"temporal_filters": 32}}, color="indigo",
     ),
     Method(
       "siamese", "siamese networks", "maml_tf.algorithms.siamese:Siamese", (CLASSIFICATION,),

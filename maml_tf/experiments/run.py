@@ -13,12 +13,12 @@ import tensorflow as tf
 from maml_tf import export
 from maml_tf.errors import DivergedError, UserError
 from maml_tf.experiments import provenance
-from maml_tf.experiments.config import readable_name, train_command, training_settings, with_flags
+from maml_tf.experiments.config import run_name, train_command, with_flags
 from maml_tf.experiments.settings import SETTINGS
 from maml_tf.training import training_record
 from maml_tf.training.checkpoints import CheckpointFolder, read, writing
 from maml_tf.training.logging import TensorBoard
-from maml_tf.training.run_directory import RunDirectory, name_of
+from maml_tf.training.run_directory import RunDirectory
 from maml_tf.training.trainer import Trainer
 
 RESULTS_FORMAT_VERSION = 1
@@ -119,9 +119,8 @@ def _iterations_done(training):
 
 
 def run_directory(config, init_fingerprint=None, data_fingerprint=None):
-  """The `RunDirectory` of a config; the fingerprints are those of `training_settings`."""
-  name = name_of(readable_name(config), training_settings(config, init_fingerprint, data_fingerprint))
-  return RunDirectory(pathlib.Path(config.logdir) / name)
+  """The `RunDirectory` of a config; the fingerprints are those of `config.run_name`."""
+  return RunDirectory(pathlib.Path(config.logdir) / run_name(config, init_fingerprint, data_fingerprint))
 
 
 def _initial_weights(config, experiment, say):
@@ -160,11 +159,15 @@ def _say_differences(config, trained, say):
 
 
 def _settings_of_results(config):
-  return {
+  shared = {
     "format_version": RESULTS_FORMAT_VERSION,
     "datasource": config.datasource,
     "method": config.method,
     "seed": config.seed,
+  }
+  if not config.applies("eval_tasks"):
+    return shared
+  return shared | {
     "split": "test" if config.test_set else "validation",
     "tasks": config.eval_tasks,
     "queries": config.eval_queries or config.update_batch_size,
@@ -204,6 +207,7 @@ def _refuse_shorter(config, directory):
 def _train(config, experiment, learner, directory, command, say):
   if not config.description.trains:
     return learner.initial_state(config.seed), {"iteration": 0}
+  learner.check_tasks()
   say(f"training {config.method} for {config.iterations} iterations in {directory.path}")
   trainer = Trainer(
     learner,

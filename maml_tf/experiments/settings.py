@@ -164,6 +164,18 @@ def _smoothing(value):
   return None if 0 <= value < 1 else "a share, at least 0 and below 1"
 
 
+def _only_with_gradient_steps(config):
+  return None if config.applies("grad_steps") and config.grad_steps else "--grad_steps above 0"
+
+
+def _only_with_buffer(config):
+  return None if config.method != "scratch" else "a --learner that trains on past tasks"
+
+
+def _factor(value):
+  return None if 1 <= value < RATE_LIMIT else "a factor of at least 1"
+
+
 def _only_warm(config):
   return None if config.warm_start_tasks else "--warm_start_tasks above 0"
 
@@ -219,7 +231,7 @@ _DESCRIBED = (
           bool, repeats=False),
   Setting("train", True, "True to train (and then evaluate), False to evaluate only", "run", bool, repeats=False),
   Setting("test_iter", -1, "with --train=False: iteration of the checkpoint to evaluate; 0 or less: the newest",
-          "evaluation", repeats=False, library_name="iteration"),
+          "evaluation", sentinel=-1, repeats=False, library_name="iteration"),
   Setting("test_set", False, "evaluate on test tasks rather than validation tasks", "evaluation", bool, repeats=False),
   Setting("train_update_batch_size", -1, "with --train=False: update_batch_size in training, where it differed; -1: "
           "did not", "evaluation", check=_as_in_training, sentinel=-1, of_domain=True, repeats=False),
@@ -240,8 +252,8 @@ _DESCRIBED = (
           "(their own), support (the support set's), running (averages over training)", "method", str,
           choices=("transductive", "support", "running"), of_domain=True, of_method=True, argument="bn_mode",
           hashed=True, unless="transductive"),
-  Setting("task_chunk", 0, "tasks computed at a time, to save memory; 0: all of them", "speed", check=at_least(0),
-          of_domain=True),
+  Setting("task_chunk", 0, "tasks computed at a time, to save memory; 0: as many as fit into 2 GB in training, 0.5 GB "
+          "in an evaluation", "speed", check=at_least(0), of_domain=True),
   Setting("checkpoint_inner_steps", False, "recompute inner steps in the backward pass, to save memory", "speed", bool,
           of_domain=True, of_method=True, argument="checkpoint_inner_steps"),
   Setting("mixed_precision", False, "compute in bfloat16, where the hardware has it; weights stay in float32", "speed",
@@ -314,6 +326,13 @@ _DESCRIBED = (
           shown=(66, lambda c: None if c.regulariser == "none" else f"reg{c.regulariser}")),
   Setting("regulariser_strength", 0.001, "what the regulariser is multiplied by", "method", float, _rate,
           of_method=True, argument="regulariser_strength", hashed=True, when=_only_regularised),
+  # Learners that read their support sets.
+  Setting("recurrent_size", 128, "units of an LSTM that reads the support set", "method", check=at_least(1),
+          of_method=True, argument="recurrent_size", hashed=True),
+  Setting("temporal_filters", 128, "filters of SNAIL's temporal convolutions", "method", check=at_least(1),
+          of_method=True, argument="temporal_filters", hashed=True),
+  Setting("temporal_blocks", 4, "dense blocks of each of them, which spans 2 to this power of examples", "method",
+          check=at_least(1), of_method=True, argument="temporal_blocks", hashed=True),
   # Online meta-learning.
   Setting("num_tasks", 56, "tasks of the stream, those of a warm start included", "stream", check=at_least(1),
           of_domain=True, hashed=True, shown=(15, lambda c: f"tasks_{c.num_tasks}")),
@@ -332,16 +351,24 @@ _DESCRIBED = (
   Setting("inner_batch", 10, "examples of a support set, and of a query set, in a meta-update", "stream",
           check=at_least(1), of_domain=True, hashed=True),
   Setting("current_in_buffer", True, "draw the current task for meta-updates as well", "stream", bool, of_domain=True,
-          hashed=True),
+          hashed=True, when=_only_with_buffer),
   Setting("label_smoothing", 0.1, "share of every label that is spread over all classes", "stream", float, _smoothing,
           of_domain=True, hashed=True),
   Setting("support_reduction", "sum_over_k", "how examples make the loss that the gradient steps descend; sum_over_k: "
           "their sum over --inner_batch, so that steps grow with the data", "stream", str,
-          choices=("mean", "sum_over_k"), of_domain=True, hashed=True),
-  Setting("threshold", 0.9, "accuracy at which a task counts as learned", "evaluation", float, _between, of_domain=True,
-          repeats=False),
+          choices=("mean", "sum_over_k"), of_domain=True, hashed=True, when=_only_with_gradient_steps),
+  Setting("judge_growth", 1.0, "factor by which a task's data grows between two judgments of it; 1: it is judged after "
+          "every data batch", "stream", float, _factor, of_domain=True, hashed=True, unless=1.0),
+  Setting("threshold", 0.9, "accuracy (poses: error) at which a task counts as learned", "evaluation", float, _between,
+          of_domain=True, repeats=False),
   # CSS' red, orange, yellow, green, blue, indigo and violet; the paper names seven colours, without values.
   Setting("colors", "ff0000,ffa500,ffff00,008000,0000ff,4b0082,ee82ee", "grounds of the digits, rrggbb", "task", str,
           of_domain=True, hashed=True),
+  Setting("images", "cifar100", "whose classes arrive", "task", str, choices=("cifar100", "miniimagenet"),
+          of_domain=True, hashed=True, shown=(12, lambda c: c.images)),
+  Setting("examples_per_task", 2000, "examples of a task that arrive, without those held out", "stream",
+          check=at_least(1), of_domain=True, hashed=True, library_name="examples_per_task"),
+  Setting("renderer", "mujoco", "what draws the objects: mujoco, or numpy, which needs no OpenGL", "task", str,
+          choices=("mujoco", "numpy"), of_domain=True, hashed=True, library_name="renderer"),
 )  # fmt: skip
 SETTINGS = {setting.name: setting for setting in _DESCRIBED}

@@ -67,6 +67,10 @@ class ConvNet(ExplicitModel):
     super().__init__(input_shape, specs, name=name)
 
   @property
+  def num_outputs(self):
+    return self._config["num_classes"]
+
+  @property
   def has_statistics(self):
     return self._norm == "batch_norm"
 

@@ -31,6 +31,7 @@ class ExplicitModel(keras.Model):
 
   Attributes:
     fixed_variables: variables that no training changes, which an exported artefact has to carry.
+    num_outputs: of the head that it has or, made without one, would have; None: it does not say.
     has_statistics: whether it normalises by statistics of a batch, so that examples depend on one another.
     twice_differentiable: whether every operation is known to have a second derivative; False: it is looked for.
     layer_kinds: dict of layer name, as in the name scopes of a graph, -> name of its class; for errors.
@@ -40,6 +41,7 @@ class ExplicitModel(keras.Model):
   """
 
   fixed_variables = ()
+  num_outputs = None
   has_statistics = False
   twice_differentiable = False
   layer_kinds: ClassVar = {}

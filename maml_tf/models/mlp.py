@@ -54,6 +54,10 @@ class MLP(ExplicitModel):
     super().__init__(input_shape, specs, name=name)
 
   @property
+  def num_outputs(self):
+    return self._config["output_dim"]
+
+  @property
   def has_statistics(self):
     return self._norm == "batch_norm"
 

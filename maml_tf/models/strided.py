@@ -21,6 +21,7 @@ class StridedConvNet(ExplicitModel):
     layers: of each convolution (stride, whether a ReLU follows).
   """
 
+  has_statistics = True
   twice_differentiable = True
 
   def __init__(self, num_classes, filters=32, input_shape=(28, 28, 3), layers=RAINBOW_LAYERS, name=None):

@@ -7,9 +7,11 @@ run that is killed and resumed in any round has the same bits.
 
 import tensorflow as tf
 
-from maml_tf import export, losses, over_tasks, randomness
+from maml_tf import export, losses, memory, over_tasks, randomness
 from maml_tf.errors import UserError
 from maml_tf.online.buffer import Buffer
+from maml_tf.tasks.base import TaskBatch
+from maml_tf.tasks.sequences import FIELDS, as_inputs
 from maml_tf.training import optimizers
 from maml_tf.training.learner import Learner
 
@@ -34,7 +36,8 @@ class OnlineLearner(Learner):
       to weights that have not been trained on it.
     initial_weights: to start from in place of a fresh initialisation.
     metadata: dict that travels in the exported artefact.
-    task_chunk: tasks that are computed at a time, for memory; None: all.
+    task_chunk: tasks that are computed at a time, for memory; None: all, or as many as `memory` finds to fit.
+    heads: function (labels, outputs) -> the same of each example's own head, `heads.own_head`; None: there is one head.
 
   Raises:
     UserError: fewer examples than an inner batch.
@@ -56,19 +59,24 @@ class OnlineLearner(Learner):
     initial_weights=None,
     metadata=None,
     task_chunk=None,
+    heads=None,
   ):
     if not 1 <= inner_batch <= stream.first_amount:
       raise UserError(
         f"inner_batch={inner_batch}: expected 1 to {stream.first_amount}: a task has so many examples when it is first "
         "trained on"
       )
-    if meta_batch_size is None and (stream.sequence.num_batches > 1 or stream.warm_start.tasks):
-      raise UserError("whole_buffer=True: expected tasks that arrive in one batch each, and no warm start")
+    at_once = stream.sequence.num_batches == 1 and stream.sequence.is_even and not stream.warm_start.tasks
+    if meta_batch_size is None and not at_once:
+      raise UserError(
+        "meta_batch_size=None, the whole buffer: expected tasks of equal size that arrive in one batch each, and no "
+        "warm start"
+      )
     self.procedure, self.stream, self.strategy = procedure, stream, strategy
     self.optimizer = optimizers.Adam() if optimizer is None else optimizer
     self.meta_updates, self.meta_batch_size, self.inner_batch = meta_updates, meta_batch_size, inner_batch
     self.current_in_buffer, self.pays_first = current_in_buffer, pays_first
-    self.metadata, self.task_chunk = metadata or {}, task_chunk
+    self.metadata, self.task_chunk, self.heads = metadata or {}, task_chunk, heads
     self._initial_weights, self._buffer = initial_weights, None
     self._fresh = None
 
@@ -82,6 +90,23 @@ class OnlineLearner(Learner):
     empty = tf.fill([self.stream.sequence.num_tasks, self.stream.sequence.num_batches], float("nan"))
     records = {name: tf.cast(empty, dtype) for name in self._measures}
     return {"weights": weights, "optimizer": self.optimizer.initial_state(weights), "round": tf.constant(0), **records}
+
+  def check_tasks(self):
+    """Checks the first task, and those with the smallest and the largest labels.
+
+    Raises:
+      UserError: one does not fit the algorithm, or itself.
+    """
+    sequence = self.stream.sequence
+    dtype = next(iter(self.procedure.initial_weights(0).values())).dtype
+    labels = [y.reshape(sequence.num_tasks, -1) for y in (sequence.y, sequence.test_y)]
+    chosen = {0, *(int(y.max(1).argmax()) for y in labels), *(int(y.min(1).argmin()) for y in labels)}
+    for task in sorted(chosen):
+      x, y, test_x, test_y = (tf.constant(getattr(sequence, name)[task : task + 1]) for name in FIELDS)
+      try:
+        self.procedure.check_batch(TaskBatch(as_inputs(x, dtype), y, as_inputs(test_x, dtype), test_y))
+      except ValueError as error:
+        raise UserError(f"task {sequence.names[task]}: {error}") from error
 
   @property
   def _measures(self):
@@ -132,7 +157,9 @@ class OnlineLearner(Learner):
     def body(done, weights, optimizer, total):
       batch = self._meta_batch(randomness.fold(seed, "meta_update", done), moment, in_buffer, arrived)
       noise = randomness.fold(seed, "algorithm", done)
-      found = over_tasks.meta_gradients(self.procedure.meta_loss, weights, batch, self.task_chunk, noise)
+      found = over_tasks.meta_gradients(
+        self.procedure.meta_loss, weights, batch, self.task_chunk, noise, memory.TRAINING
+      )
       stepped, optimizer = self.optimizer.update(found.gradients, optimizer, weights)
       return done + 1, stepped | found.updates, optimizer, total + found.loss
 
@@ -151,7 +178,7 @@ class OnlineLearner(Learner):
     return self._buffer.sample(seed, chosen, arrived, self.inner_batch, self.inner_batch)
 
   def _judge(self, weights, moment):
-    """Name -> scalar: the update procedure on all data of the current task; NaN where nothing arrives."""
+    """Name -> scalar: the update procedure on all data of the current task; NaN where it is not judged."""
 
     def judge():
       batch = self._buffer.current(moment)
@@ -159,7 +186,7 @@ class OnlineLearner(Learner):
       return {name: value[0] for name, value in self._measure(task, batch).items()}
 
     dtype = next(iter(weights.values())).dtype
-    return tf.cond(moment.arriving, judge, lambda: dict.fromkeys(self._measures, tf.constant(float("nan"), dtype)))
+    return tf.cond(moment.judged, judge, lambda: dict.fromkeys(self._measures, tf.constant(float("nan"), dtype)))
 
   def _measure(self, task, batch):
     """{"loss": [1]}, and {"accuracy": [1]} for classes, on the held-out examples."""
@@ -167,11 +194,12 @@ class OnlineLearner(Learner):
     per_example = losses.per_example(self.procedure.algorithm.loss, batch.query_y, outputs)
     measured = {"loss": losses.per_task(per_example)}
     if self.stream.sequence.classifies:
-      measured["accuracy"] = losses.accuracy(batch.query_y, outputs)
+      labels, outputs = (batch.query_y, outputs) if self.heads is None else self.heads(batch.query_y, outputs)
+      measured["accuracy"] = losses.accuracy(labels, outputs)
     return measured
 
   def _recorded(self, record, moment, value):
     """The record [tasks, batches] with the value of this round."""
     tasks, batches = record.shape
     here = tf.logical_and(tf.range(tasks)[:, tf.newaxis] == moment.task, tf.range(batches) == moment.batch)
-    return tf.where(tf.logical_and(here, moment.arriving), value, record)
+    return tf.where(tf.logical_and(here, moment.judged), value, record)

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from maml_tf.errors import UserError
@@ -31,12 +32,14 @@ class Moment(NamedTuple):
     batch: number of its batch that has just arrived, int32.
     amount: its examples that are there, int32.
     arriving: whether anything arrives; False in the rounds of a warm start.
+    judged: whether the task is judged in this round.
   """
 
   task: Any
   batch: Any
   amount: Any
   arriving: Any
+  judged: Any
 
 
 class Stream:
@@ -45,12 +48,17 @@ class Stream:
   Args:
     sequence: `tasks.TaskSequence`.
     warm_start: `WarmStart`.
+    judge_growth: the current task is judged when its data has grown by this factor since the last time, and with all
+      of it; 1: after every batch.
+
+  Attributes:
+    judged: whether a task is judged after each of its batches, bool [tasks, batches].
 
   Raises:
     UserError: a warm start that leaves no task, or wants more data than there is.
   """
 
-  def __init__(self, sequence, warm_start=None):
+  def __init__(self, sequence, warm_start=None, judge_growth=1.0):
     self.sequence, self.warm_start = sequence, warm_start or WarmStart()
     warm, batches = self.warm_start, sequence.num_batches
     if not 0 <= warm.tasks < sequence.num_tasks:
@@ -61,30 +69,38 @@ class Stream:
     if warm.tasks and not 1 <= warm.batches <= batches:
       raise UserError(f"warm_start_batches={warm.batches}: expected 1 to {batches}, the data batches of a task")
     self._warm_rounds = warm.rounds if warm.tasks else 0
+    self._amounts = np.broadcast_to(sequence.amounts, [sequence.num_tasks, batches])
+    self.judged = np.stack([judged_after(amounts, judge_growth) for amounts in self._amounts])
+    # Rounds of the stream after which each task has ended.
+    own = -(-sequence.counts // sequence.batch_size)
+    self._ends = np.cumsum(np.where(np.arange(sequence.num_tasks) < warm.tasks, 0, own))
 
   @property
   def num_rounds(self):
     """Rounds until all data has arrived, those of the warm start included."""
-    return self._warm_rounds + (self.sequence.num_tasks - self.warm_start.tasks) * self.sequence.num_batches
+    return self._warm_rounds + int(self._ends[-1])
 
-  def rounds_of_tasks(self, rounds):
-    """Of the first `rounds` rounds those in which something arrives."""
-    return max(0, rounds - self._warm_rounds)
+  def tasks_after(self, rounds):
+    """Tasks of the stream of which all data has arrived after so many rounds, those of the warm start left out."""
+    ended = int(np.searchsorted(self._ends, rounds - self._warm_rounds, side="right"))
+    return max(0, ended - self.warm_start.tasks)
 
   @property
   def first_amount(self):
-    """Examples of a task when it is first trained on."""
-    warm = self.warm_start.batches if self.warm_start.tasks else self.sequence.num_batches
-    return int(min(self.sequence.amounts[0], self.sequence.amounts[warm - 1]))
+    """Examples of a task when it is first trained on, the fewest."""
+    return int(self._amounts[:, 0].min())
 
   def at(self, index):
     """The `Moment` of a round, an int32 scalar that counts from 0."""
-    batches = self.sequence.num_batches
     index = tf.cast(index, tf.int32) - self._warm_rounds
-    place = tf.clip_by_value(index, 0, (self.sequence.num_tasks - self.warm_start.tasks) * batches - 1)
-    batch = place % batches
-    amount = tf.gather(tf.constant(self.sequence.amounts, tf.int32), batch)
-    return Moment(self.warm_start.tasks + place // batches, batch, amount, index >= 0)
+    place = tf.clip_by_value(index, 0, int(self._ends[-1]) - 1)
+    ends = tf.constant(self._ends, tf.int32)
+    task = tf.reduce_sum(tf.cast(ends <= place, tf.int32))
+    batch = place - tf.gather(tf.concat([[0], ends], 0), task)
+    here = tf.stack([task, batch])
+    amount = tf.gather_nd(tf.constant(self._amounts, tf.int32), here)
+    judged = tf.logical_and(index >= 0, tf.gather_nd(tf.constant(self.judged), here))
+    return Moment(task, batch, amount, index >= 0, judged)
 
   def last(self, index):
     """The `Moment` of the round before, or the stream's first one where there was none yet."""
@@ -93,8 +109,23 @@ class Stream:
   def arrived(self, moment):
     """Examples of every task that are there: int32 [tasks], 0 for the tasks to come."""
     sequence, warm = self.sequence, self.warm_start
-    number = tf.range(sequence.num_tasks)
-    warm_amount = int(sequence.amounts[warm.batches - 1]) if warm.tasks else 0
-    past = tf.where(number < warm.tasks, warm_amount, sequence.num_examples)
+    number, counts = np.arange(sequence.num_tasks), sequence.counts
+    past = np.where(number < warm.tasks, np.minimum(warm.batches * sequence.batch_size, counts), counts)
     current = tf.where(moment.arriving, moment.amount, 0)
+    past = tf.constant(past, tf.int32)
     return tf.where(number < moment.task, past, tf.where(number == moment.task, current, 0))
+
+
+def judged_after(amounts, growth):
+  """Whether a task is judged with so many examples, bool [batches]: when they have grown by the factor, and in the end.
+
+  Raises:
+    UserError: a factor below 1.
+  """
+  if not growth >= 1:
+    raise UserError(f"judge_growth={growth}: expected a factor of at least 1")
+  judged, last = np.zeros(len(amounts), bool), 0
+  for batch, amount in enumerate(amounts):
+    if last < amounts[-1] and (amount >= growth * last or amount == amounts[-1]):
+      judged[batch], last = True, amount
+  return judged

@@ -30,6 +30,7 @@ class UpdateProcedure(Algorithm):
     self.initial_weights, self.meta_loss = algorithm.initial_weights, algorithm.meta_loss
     self.predict, self.predict_one = algorithm.predict, algorithm.predict_one
     self.ready_tasks, self.optional_names = algorithm.ready_tasks, algorithm.optional_names
+    self.check_batch = algorithm.check_batch
 
   @property
   def fixed_variables(self):

@@ -60,6 +60,17 @@ def memory(content):
   return Table(headings, rows)
 
 
+def evaluation(content):
+  """Time and peak memory of an evaluation, all tasks of a block at once and as many at a time as fit."""
+  measured = content["evaluation"]
+  setting = measured["setting"]
+  rows = [
+    [name, Number(time, format=",.0f"), Number(measured["peak_memory_bytes"][name] / 1e9)]
+    for name, time in measured["milliseconds_of_a_block"].items()
+  ]
+  return Table((f"miniimagenet, {setting['queries']} queries, {setting['num_updates']} steps", "ms", "peak GB"), rows)
+
+
 def steps_per_second(content):
   """Environment steps per second beside Gymnasium's vector environments."""
   rows = []
@@ -99,6 +110,7 @@ _BY_KEY = {
   "milliseconds": (None, milliseconds),
   "by_inner_steps": (None, memory),
   "large": (None, large),
+  "evaluation": ("benchmark_evaluation", evaluation),
   "steps_per_second": (None, steps_per_second),
   "meta_iteration": ("benchmark_meta_iteration", meta_iteration),
 }

@@ -35,7 +35,7 @@ def command_for(datasource, method, **settings):
     config = resolve(datasource, **descriptions.settings(method), **settings)
   except UserError:
     return None
-  return train_command(config) + ("" if config.test_set else " --test_set=True")
+  return train_command(config) + (" --test_set=True" if config.applies("test_set") and not config.test_set else "")
 
 
 def without_paths(content):

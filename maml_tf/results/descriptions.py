@@ -3,28 +3,29 @@
 A new one needs no line here: without a description it goes by its own name.
 """
 
+from maml_tf.experiments.domains import DATASOURCES
 from maml_tf.experiments.methods import METHODS
 
-_DATA_SETS = {
-  "omniglot": "Omniglot",
-  "miniimagenet": "miniImageNet",
-  "rainbow_mnist": "Rainbow MNIST",
-  "point": "2D navigation",
-  "cheetah_vel": "HalfCheetah, velocity",
-  "cheetah_dir": "HalfCheetah, direction",
-  "ant_vel": "Ant, velocity",
-  "ant_dir": "Ant, direction",
+# Methods that the paper compares with and that are not here.
+_OTHERS = {
+  "mann": "memory-augmented network",
+  "memory": "memory module",
+  "statistician": "neural statistician",
+  "metalstm": "meta-learner LSTM",
+  "snail": "SNAIL",
+  "platipus": "PLATIPUS",
+  "bmaml": "Bayesian MAML",
 }
 
 
 def data_set(name):
   """Title of a data set or of a reinforcement-learning task."""
-  return _DATA_SETS.get(name, name)
+  return DATASOURCES[name].datasources[name] if name in DATASOURCES else name
 
 
 def title(method):
   """Title of a method; one outside of the package, "module:Class", goes by its class."""
-  return METHODS[method].title if method in METHODS else method.rpartition(":")[2]
+  return METHODS[method].title if method in METHODS else _OTHERS.get(method, method.rpartition(":")[2])
 
 
 def settings(method):

@@ -177,7 +177,7 @@ def policies(results, initialization=None, seed=0):
 
 
 def online(results):
-  """The paper's curves of Rainbow MNIST by task, and the regret of quadratics, of the results files there are.
+  """The paper's curves by task, and the regret of quadratics, of the results files there are; a curve for each file.
 
   Args:
     results: folder of results files.
@@ -190,15 +190,24 @@ def online(results):
   """
   from maml_tf.experiments.domains.online import plots
 
-  found = {}
-  for file in _files(results):
-    if file.domain == "online":
-      runs = [run["results"] for run in file.content["runs"]]
-      found.setdefault(file.content["datasource"], {})[file.content["method"]] = runs
-  if not found:
+  files = [file for file in _files(results) if file.domain == "online"]
+  if not files:
     raise UserError(f"results={results}: no results file of streams here; scripts/collect.py makes them")
-  drawn = plots.of_rainbow(found["rainbow_mnist"]) if "rainbow_mnist" in found else {}
-  return drawn | ({"online_regret": plots.regret(found["quadratics"])} if "quadratics" in found else {})
+  found = {}
+  for file in files:
+    label = file.label.replace("`", "")
+    if sum(other.label == file.label and _stream_of(other) == _stream_of(file) for other in files) > 1:
+      label += f" ({file.path.stem})"
+    curve = plots.Curve(label, file.content["method"], [run["results"] for run in file.content["runs"]])
+    found.setdefault(_stream_of(file), []).append(curve)
+  regret = {"online_regret": plots.regret(found.pop("quadratics"))} if "quadratics" in found else {}
+  return {name: plots.of_images(curves) for name, curves in found.items()} | regret
+
+
+def _stream_of(file):
+  """What has a figure of its own: the datasource, and whose images where there are several."""
+  config = file.config
+  return f"{config.datasource}_{config.images}" if config.applies("images") else config.datasource
 
 
 def _trajectories(initialization, seed):

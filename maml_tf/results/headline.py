@@ -45,7 +45,8 @@ def _trainings(table, *, method):
   """Rows of the table as dicts by heading, of those of MAML that have a file here."""
   for cells, record in zip(table.rows, table.records, strict=True):
     row = dict(zip(table.headings, cells, strict=True))
-    if record["method"] == METHOD and isinstance(row["file, or command"], Link) and row.get("iterations") != "":
+    row["file"] = row.get("file", row.get("file, or command"))
+    if record["method"] == METHOD and isinstance(row["file"], Link) and row.get("iterations") != "":
       row["changed"] = row[method].removeprefix(descriptions.title(METHOD))  # ", `--flag=value`", or nothing
       yield row
 
@@ -54,9 +55,9 @@ def _sinusoid(store, table):
   configs = {file.link: file.config for file in store.files}
   for row in _trainings(table, method="5 points"):
     errors = Series(tuple(Number(row[step].value) for step in ("after 1 step", "5 steps", "10 steps")))
-    here = Linked(errors, row["file, or command"])
+    here = Linked(errors, row["file"])
     measure = "squared error after 1 / 5 / 10 steps"
-    count = f"{configs[row['file, or command']].metatrain_iterations:,}"
+    count = f"{configs[row['file']].metatrain_iterations:,}"
     yield [f"sine waves, 5 points{row['changed']}", measure, row["published"], here, count]
 
 
@@ -68,7 +69,7 @@ def _images(table):
     name, count = f"{row['accuracy in %']}{row['changed']}", row["test tasks"].replace(",", "")
     tasks = int(count) if count.isdigit() else 0  # none yet, or of another protocol
     if accuracy is not None and tasks > found.get(name, (0,))[0]:
-      here = Linked(dataclasses.replace(accuracy, bold=False), row["file, or command"])
+      here = Linked(dataclasses.replace(accuracy, bold=False), row["file"])
       found[name] = tasks, [name, "accuracy in %", row["published"], here, row["iterations"]]
   return [cells for _, cells in found.values()]
 
@@ -76,7 +77,7 @@ def _images(table):
 def _policies(table):
   """The share of the gap to the oracle: returns themselves differ between versions of the simulator."""
   for row in _trainings(table, method="method"):
-    here = Linked(row["gap closed"].partition(";")[0], row["file, or command"])
+    here = Linked(row["gap closed"].partition(";")[0], row["file"])
     measure = "gap closed after 1 / 2 / 3 steps"
     yield [f"{row['task']}{row['changed']}", measure, row["its gap"], here, row["iterations"]]
 

@@ -10,11 +10,11 @@ from maml_tf.results.runs import evaluations_in, of_one_training, portable, reco
 
 LAST_TASKS = 10
 OF_A_RUN = ("command", "commit", "wall_seconds", "versions", "hardware")
-METRICS = {
-  "rainbow_mnist": "of the last 10 tasks: median number of images until the threshold, not reached counts as all; "
-  "mean accuracy on held-out images after some numbers of images; mean loss with all of them",
-  "quadratics": "cumulative regret against the best initialisation in hindsight, by number of tasks",
-}
+OF_IMAGES = (
+  "of the last 10 tasks: median number of images until the threshold, not reached counts as all; mean accuracy "
+  "(poses: loss) on held-out images after some numbers of images; mean loss with all of them"
+)
+OF_QUADRATICS = "cumulative regret against the best initialisation in hindsight, by number of tasks"
 
 
 def collect(folders, root):
@@ -29,12 +29,12 @@ def collect(folders, root):
   """
   runs = of_one_training([read_run(folder, root) for folder in folders])
   datasource, method = (runs[0]["shared"][name] for name in ("datasource", "method"))
-  summarise = {"rainbow_mnist": last_tasks, "quadratics": regrets}[datasource]
+  summarise, metric = (regrets, OF_QUADRATICS) if datasource == "quadratics" else (last_tasks, OF_IMAGES)
   return {
     "format_version": 1,
     "datasource": datasource,
     "method": method,
-    "metric": METRICS[datasource],
+    "metric": metric,
     "interval": "95 %: 1.96 standard errors over seeds, of which the order of the tasks hangs; null for one seed",
     "tasks": min(run["results"]["tasks"] for run in runs),
     "of_tasks": runs[0]["results"]["of_tasks"],
@@ -77,9 +77,10 @@ def _kept(results):
 
 
 def last_tasks(results):
-  """{name: number} of Rainbow MNIST."""
+  """{name: number} of a stream of images."""
   last = slice(-LAST_TASKS, None)
-  after = {f"accuracy_after_{n}": statistics.fmean(v[last]) for n, v in results["accuracy_after"].items()}
+  measured = [name for name in ("accuracy_after", "loss_after") if name in results]
+  after = {f"{name}_{n}": statistics.fmean(v[last]) for name in measured for n, v in results[name].items()}
   return {
     "examples_to_threshold": float(statistics.median(results["examples_to_threshold"][last])),
     "share_reached": statistics.fmean(results["reached"][last]),

@@ -5,11 +5,22 @@ from maml_tf.results import descriptions
 from maml_tf.results.cells import NOT_RUN, Code, Number, Table
 from maml_tf.results.commands import command_for
 
-RAINBOW = {
-  "examples_to_threshold": ("images to 90 %", 1, ".0f"),
-  "accuracy_after_20": ("accuracy in %, 20 images", 100, ".1f"),
-  "accuracy_after_100": ("100 images", 100, ".1f"),
-  "accuracy_after_900": ("900 images", 100, ".1f"),
+
+def _accuracies(threshold, *amounts):
+  columns = {"examples_to_threshold": (f"images to {threshold}", 1, ".0f")}
+  for place, amount in enumerate(amounts):
+    heading = f"{amount:,} images" if place else f"accuracy in %, {amount:,} images"
+    columns[f"accuracy_after_{amount}"] = (heading, 100, ".1f")
+  return columns
+
+
+RAINBOW = _accuracies("90 %", 20, 100, 900)
+IMAGE_SEQUENCE = _accuracies("50 %", 50, 250, 2000)
+POSE = {
+  "examples_to_threshold": ("images to 0.05", 1, ".0f"),
+  "loss_after_20": ("squared error, 20 images", 1, ".4f"),
+  "loss_after_60": ("60 images", 1, ".4f"),
+  "loss_after_400": ("400 images", 1, ".4f"),
 }
 QUADRATICS = {
   "regret_after_10": ("regret after 10 tasks", 1, ".1f"),
@@ -17,13 +28,15 @@ QUADRATICS = {
   "regret_after_1000": ("1,000 tasks", 1, ".1f"),
   "regret_after_3000": ("3,000 tasks", 1, ".1f"),
 }
-NO_LAST_LAYER = {"quadratics": ("ftml_head",)}  # it is all that there is
+LACKING = {"quadratics": ("ftml_head",)}  # the last layer is all that there is
 
 
 def makers(store):
   """Name -> function that makes the table."""
   return {
     "online": lambda: _table(store, "rainbow_mnist", "Rainbow MNIST, last 10 tasks", RAINBOW),
+    "online_images": lambda: _table(store, "image_sequence", "classes in sequence, last 10 tasks", IMAGE_SEQUENCE),
+    "online_pose": lambda: _table(store, "pose", "poses, last 10 tasks", POSE),
     "online_regret": lambda: _table(store, "quadratics", "quadratics", QUADRATICS),
   }
 
@@ -34,8 +47,8 @@ def _table(store, datasource, title, columns):
   there = {file.content["method"] for file in files}
   rows = [(file.rank, file.label, _cells(file.content, columns, file.link), file.record()) for file in files]
   for method in METHODS.values():
-    if ONLINE in method.kinds and method.name not in (*there, *NO_LAST_LAYER.get(datasource, ())):
-      command = Code(command_for(datasource, method.name).removesuffix(" --test_set=True"))
+    if ONLINE in method.kinds and method.name not in (*there, *LACKING.get(datasource, ())):
+      command = Code(command_for(datasource, method.name))
       cells = [*[NOT_RUN] * len(columns), "", "", command]
       record = {"datasource": datasource, "method": method.name}
       rows.append((descriptions.rank(method.name), method.title, cells, record))

@@ -5,14 +5,13 @@ Imports no TensorFlow, so that a queue may list its rows at once.
 
 import dataclasses
 import functools
-import hashlib
 import json
 import pathlib
 import re
 import shlex
 
 from maml_tf.errors import UserError
-from maml_tf.experiments.config import readable_name, resolve, training_settings
+from maml_tf.experiments.config import resolve, run_name
 
 FIELDS = {"name": str, "settings": dict, "priority": int, "why": str, "seeds": list, "evaluations": list,
           "after": str, "pretrained": dict}  # fmt: skip
@@ -96,12 +95,6 @@ class Training:
 
   def command(self, **more):
     return shlex.join(["python", "scripts/main.py", *self.flags(**more)])
-
-
-def run_name(config):
-  """The name of a run directory, as `maml_tf.experiments.run` makes it, without importing TensorFlow."""
-  digest = hashlib.sha256(json.dumps(training_settings(config), sort_keys=True).encode()).hexdigest()
-  return f"{readable_name(config)}-{digest[:8]}"
 
 
 def load(path):

@@ -17,6 +17,7 @@ class Accuracy:
     ci95: half of the 95 % interval, likewise; None: not printed.
     step: number of gradient steps after which it is read; None: the method has none.
     method: who reached it.
+    source: where it is printed.
   """
 
   datasource: str
@@ -28,6 +29,7 @@ class Accuracy:
   ci95: float | None
   step: int | None
   method: str = "maml"
+  source: str = images.TABLE
 
   @property
   def task(self):
@@ -43,8 +45,35 @@ class Accuracy:
 
 
 def accuracies():
-  """All published accuracies, a list of `Accuracy` in the order of the paper."""
-  return [Accuracy(*key, cell.accuracy, cell.ci95, cell.step) for key, cell in images.TABLE_1.items()]
+  """The paper's own accuracies, a list of `Accuracy` in its order."""
+  return [_accuracy(*key, cell=cell) for key, cell in images.TABLE_1.items()]
+
+
+def accuracies_of_all():
+  """Those of the paper's method, then those of the methods that it is compared with."""
+  others = [
+    _accuracy(*key, False, cell=cell, method=method)
+    for method, cells in images.OF_OTHERS.items()
+    for key, cell in cells.items()
+  ]
+  return [*accuracies(), *others]
+
+
+def _accuracy(*key, cell, method="maml"):
+  return Accuracy(*key, cell.accuracy, cell.ci95, cell.step, method, cell.source)
+
+
+def step_of(config, shots):
+  """Steps after which an accuracy is read: as MAML's, or as many as in training if more; None: the last."""
+  task = config.datasource, config.num_classes, shots
+  usual = next((cell.step for cell in accuracies() if cell.task == task), None)
+  trained = config.num_updates if config.applies("num_updates") else 0
+  return usual if usual is None else max(usual, trained)
+
+
+def notes(datasource):
+  """What differs between the protocols of published accuracies, lines of text."""
+  return images.NOTES.get(datasource, ())
 
 
 def of_config(config, shots):
@@ -64,5 +93,12 @@ def returns():
 
 
 def sinusoid():
-  """Method -> number of steps -> 5-shot mean squared error."""
-  return sine.MSE
+  """What the paper compares on sine waves, weakest first: (method, settings, steps -> 5-shot error or None) each."""
+  averages = [("average", {"regulariser": r} if r != "none" else {}, e) for r, e in sine.MSE_OF_AVERAGES.items()]
+  names = ("random", "pretrain", "context", "maml", "oracle")
+  return averages + [(name, {}, sine.MSE.get(name)) for name in names]
+
+
+def sinusoid_errors(config):
+  """Steps -> 5-shot error of the method of a config; None: not printed."""
+  return sine.mse(config)

@@ -5,7 +5,7 @@ import pathlib
 import re
 
 from maml_tf.errors import UserError
-from maml_tf.experiments.config import readable_name, train_command, training_settings
+from maml_tf.experiments.config import run_name, train_command
 from maml_tf.experiments.settings import SETTINGS
 from maml_tf.results.commands import continue_command, training_of_any_seed
 from maml_tf.results.files import read_json
@@ -48,9 +48,7 @@ def name_of(folder, config):
   """The name under which the package as it is now looks for this run: a setting it has learned since may be in it."""
   if config.init_from is not None or config.datasource == "folder":
     return pathlib.Path(folder).name  # its hash holds data that need not be here
-  from maml_tf.training import run_directory
-
-  return run_directory.name_of(readable_name(config), training_settings(config))
+  return run_name(config)
 
 
 def evaluations_in(folder):

@@ -1,6 +1,7 @@
 """The results file of sinusoid runs: what is made of their run directories, all finished."""
 
 from maml_tf.errors import UserError
+from maml_tf.experiments.config import from_record
 from maml_tf.results import published
 from maml_tf.results.files import read_json
 from maml_tf.results.runs import average
@@ -23,7 +24,7 @@ def collect(folders):
     "metric": "mean squared error after 0, 1, ... gradient steps, by number of support points",
     "interval": "95 %: 1.96 standard errors over test tasks, of the mean over seeds",
     "results": {shots: _average_of([run["results"][shots] for run in runs]) for shots in runs[0]["results"]},
-    "published_5_shot": published.sinusoid().get(runs[0]["method"]),
+    "published_5_shot": published.sinusoid_errors(from_record(runs[0]["config"])),
     "runs": [{**{name: run[name] for name in OF_EACH_RUN}, "results": run["results"]} for run in runs],
   }
 

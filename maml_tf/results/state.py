@@ -6,8 +6,7 @@ import pathlib
 import re
 
 from maml_tf.errors import UserError
-from maml_tf.experiments.config import from_record
-from maml_tf.results.plan import run_name
+from maml_tf.experiments.config import from_record, run_name
 
 
 class Places:

@@ -6,7 +6,8 @@ What a row says comes from the file: a method or a data set that is new needs no
 import functools
 
 from maml_tf.errors import UserError
-from maml_tf.results import benchmark_tables, descriptions, headline, online_tables, published
+from maml_tf.experiments.config import train_command
+from maml_tf.results import benchmark_tables, descriptions, headline, online_tables, paper_tables, published
 from maml_tf.results.cells import NOT_RUN, Code, Number, Series, Table, Words, after
 from maml_tf.results.commands import command_for
 from maml_tf.results.files import read_json
@@ -56,35 +57,41 @@ def _parts(store):
   ]
   of_policies = [*published.returns(), *(file.config.datasource for file in store.of_domain("policies"))]
   parts = {name: functools.partial(images, store, name) for name in dict.fromkeys(of_images)}
-  return parts | {name: functools.partial(policies, store, name) for name in dict.fromkeys(of_policies)}
+  parts |= {name: functools.partial(policies, store, name) for name in dict.fromkeys(of_policies)}
+  return parts | paper_tables.makers(store)
 
 
 def sinusoid(store):
   """5-shot mean squared errors, mean over seeds, beside the published ones."""
-  table = Table(("5 points", "after 1 step", "5 steps", "10 steps", "published", "file, or command"))
+  table = Table((
+    "5 points", "after 1 step", "5 steps", "10 steps", "published", "seeds", "tasks", "queries", "file", "command line",
+  ))  # fmt: skip
   files, printed = store.of_data_set("sinusoid"), published.sinusoid()
-  there = {file.content["method"] for file in files}
-  rows = [(file.rank, file.label, *_sinusoid_row(file, printed)) for file in files]
-  for name in printed:
-    if name not in there:
-      cells = [*[NOT_RUN] * len(SINUSOID_STEPS), _mse(printed[name]), _command("sinusoid", name)]
-      rows.append(
-        (descriptions.rank(name), descriptions.title(name), cells, {"datasource": "sinusoid", "method": name})
-      )
+  there = {(file.content["method"], file.config.regulariser) for file in files}
+  rows = [(file.rank, file.label, *_sinusoid_row(file)) for file in files]
+  for name, settings, errors in printed:
+    if (name, settings.get("regulariser", "none")) not in there:
+      changed = "".join(f", `--{n}={v}`" for n, v in settings.items())
+      cells = [*[NOT_RUN] * len(SINUSOID_STEPS), _mse(errors), "", "", "", "", command_of("sinusoid", name, **settings)]
+      record = {"datasource": "sinusoid", "method": name}
+      rows.append((descriptions.rank(name), descriptions.title(name) + changed, cells, record))
   for _, label, cells, record in sorted(rows, key=lambda row: row[:2]):
     table.rows.append([label, *cells])
     table.records.append(record)
   return table
 
 
-def _sinusoid_row(file, printed):
-  summary = file.content["results"]["5"]
+def _sinusoid_row(file):
+  content, summary = file.content, file.content["results"]["5"]
   cells = [_number(after(summary, step)) for step in SINUSOID_STEPS]
-  there = printed.get(file.content["method"])
-  return [*cells, _mse(there) if there else "not printed", file.link], file.record()
+  errors, record = published.sinusoid_errors(file.config), file.record()
+  counts = str(len(content["runs"])), str(content["tasks"]), str(content["queries"])
+  return [*cells, _mse(errors), *counts, file.link, Code(train_command(file.config))], record
 
 
 def _mse(printed):
+  if printed is None:
+    return "not printed"
   return Series(tuple(Number(printed[step]) for step in SINUSOID_STEPS))
 
 
@@ -92,7 +99,8 @@ def _number(found, **style):
   return NOT_RUN if found is None else Number(*found, **style)
 
 
-def _command(datasource, method, **settings):
+def command_of(datasource, method, **settings):
+  """The command that makes a figure which was not run, as a cell."""
   command = command_for(datasource, method, **settings)
   return "not in this package" if command is None else Code(command)
 
@@ -110,7 +118,7 @@ def images(store, datasource=None):
   queries = sorted(evaluated | {published.queries(cell.datasource, cell.shots) for cell in cells})
   rows, reproduced = [], set()
   for file in files:
-    cell = _cell_of(file, cells)
+    cell = cell_of(file)
     reproduced.add(cell)
     rows += _rows_of_file(file, cell, cells, queries, store)
   rows += [_row_not_run(cell, queries) for cell in cells if cell not in reproduced]
@@ -129,27 +137,21 @@ def _key_of_cell(cell):
   return cell.datasource, cell.ways, cell.shots, cell.conv, cell.first_order
 
 
-def _cell_of(file, cells):
+def cell_of(file):
   """The published cell that a results file reproduces, or None."""
   if file.content["published"] is None:
     return None
   key = (*_key(file.config, file.content["shots"]), file.content["method"])
-  return next((cell for cell in cells if (*_key_of_cell(cell), cell.method) == key), None)
-
-
-def _step(file, cells):
-  """After which the accuracy is read: as published for this task by whatever method, else the last."""
-  key = _key(file.config, file.content["shots"])
-  return next((cell.step for cell in cells if _key_of_cell(cell)[:3] == key[:3] and cell.step is not None), None)
+  return next((cell for cell in published.accuracies_of_all() if (*_key_of_cell(cell), cell.method) == key), None)
 
 
 def _rows_of_file(file, cell, cells, queries, store):
   """(sort key, cells, record) for each number of test tasks; one that says so where there is none yet."""
   content, config = file.content, file.config
   digits = ".1f" if cell and cell.datasource == "omniglot" else ".2f"
-  step, usual = _step(file, cells), published.queries(config.datasource, content["shots"])
+  step, usual = published.step_of(config, content["shots"]), published.queries(config.datasource, content["shots"])
   start = [
-    _task(config.datasource, config.num_classes, content["shots"]), file.label, _published(cell, digits)
+    task_of(config.datasource, config.num_classes, content["shots"]), file.label, published_of(cell, digits)
   ]  # fmt: skip
   key = (config.datasource, config.num_classes, content["shots"], file.rank, file.label)
   end = [iterations(content), _origin(file, store)]
@@ -167,26 +169,24 @@ def _row_not_run(cell, queries):
   digits = ".1f" if cell.datasource == "omniglot" else ".2f"
   title = descriptions.title(cell.method)
   settings = cell.settings
-  command = _command(cell.datasource, cell.method, **settings)
+  command = command_of(cell.datasource, cell.method, **settings)
   changed = [f"--{n}={v}" for n, v in (("conv", cell.conv), ("stop_grad", cell.first_order)) if v != (n == "conv")]
   label = f"{title}, `{' '.join(changed)}`" if changed else title
-  cells = [_task(cell.datasource, cell.ways, cell.shots), label, _published(cell, digits)]
+  cells = [task_of(cell.datasource, cell.ways, cell.shots), label, published_of(cell, digits)]
   key = (cell.datasource, cell.ways, cell.shots, descriptions.rank(cell.method), label, 0)
   return key, [*cells, *[NOT_RUN] * len(queries), "", "", command], {
     "datasource": cell.datasource, "method": cell.method,
   }  # fmt: skip
 
 
-def _task(datasource, ways, shots):
+def task_of(datasource, ways, shots):
   return f"{descriptions.data_set(datasource)}, {ways}-way {shots}-shot"
 
 
-def _published(cell, digits):
-  return (
-    "not printed"
-    if cell is None
-    else Number(100 * cell.accuracy, None if cell.ci95 is None else 100 * cell.ci95, digits)
-  )
+def published_of(cell, digits):
+  if cell is None:
+    return "not printed"
+  return Number(100 * cell.accuracy, None if cell.ci95 is None else 100 * cell.ci95, digits)
 
 
 def _accuracy(summary, step, bold):
@@ -236,7 +236,7 @@ def _add_task(table, task, printed, files):
       table.records.append(file.record())
     if name not in by_method:
       start = [descriptions.data_set(task), descriptions.title(name), NOT_RUN, ""]
-      table.rows.append([*start, there, its_gap, "", _command(task, name)])
+      table.rows.append([*start, there, its_gap, "", command_of(task, name)])
       table.records.append({"datasource": task, "method": name})
 
 
@@ -286,14 +286,24 @@ def as_text(tables, folder=""):
   return "\n\n".join("\n".join(table.markdown(folder)) for table in tables.values())
 
 
-def write(tables, folder):
-  """Writes each table as NAME.md, NAME.csv and NAME.json; returns the paths."""
+def write(tables, folder, root=None):
+  """Writes each table as NAME.md, NAME.csv and NAME.json; returns the paths.
+
+  Args:
+    tables: name -> `Table`.
+    folder: to write to.
+    root: of the checkout, where the folder is inside of one: links begin there; None: where they are read from.
+  """
   from maml_tf.training.checkpoints import write_atomically
 
   paths = []
   for name, table in tables.items():
-    text = "\n".join(table.markdown()) + "\n"
-    for suffix, content in (("md", text), ("csv", table.csv()), ("json", table.json())):
+    for suffix, content in forms(table, "" if root is None else folder.relative_to(root).as_posix()).items():
       paths.append(folder / f"{name}.{suffix}")
       write_atomically(paths[-1], content)
   return paths
+
+
+def forms(table, folder=""):
+  """Suffix of a file -> its text."""
+  return {"md": "\n".join(table.markdown(folder)) + "\n", "csv": table.csv(), "json": table.json()}

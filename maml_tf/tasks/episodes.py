@@ -85,6 +85,12 @@ class Episodes(TaskDistribution):
     query_x, query_y = self._arrange(x[:, :, self.shots :], num_tasks)
     return TaskBatch(support_x, support_y, query_x, query_y)
 
+  def images_of(self, seed, classes):
+    """A random image of each class [n], as the network sees it: [n, H, W, C]."""
+    count = tf.shape(classes)[0] if classes.shape[0] is None else classes.shape[0]
+    chosen = self._choose_images(randomness.fold(seed, "images"), count, classes[:, tf.newaxis])
+    return self._prepare(seed, count, tf.gather(self._images, chosen[:, :, :1]))[:, 0, 0]
+
   def _prepare(self, seed, num_tasks, chosen):
     """Bytes [T, N, K + Q, H, W, C] as the floats that a network sees."""
     x = tf.cast(chosen, self.dtype)

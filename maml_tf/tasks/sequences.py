@@ -14,12 +14,11 @@ FIELDS = ("x", "y", "test_x", "test_y")
 class TaskSequence:
   """Tasks in the order of their arrival.
 
-  All tasks have as many examples: what is sampled from them has a shape that is known when it is traced.
-
   Args:
-    x: [tasks, n, ...], the examples of every task in the order in which they arrive. Bytes become floats in [0, 1].
+    x: [tasks, n, ...], the examples of every task in the order in which they arrive; a list with an array for each task
+      where they have different numbers of examples. Bytes become floats in [0, 1].
     y: [tasks, n, ...], their labels: integers (classification) or floats (regression).
-    test_x: [tasks, m, ...], held out: what a task is judged by.
+    test_x: [tasks, m, ...], held out: what a task is judged by. Likewise a list, where m differs.
     test_y: [tasks, m, ...].
     batch_size: examples that arrive at a time; the last batch of a task may be smaller.
     names: of the tasks; None: their numbers.
@@ -29,7 +28,7 @@ class TaskSequence:
   """
 
   def __init__(self, x, y, test_x, test_y, batch_size, names=None):
-    arrays = dict(zip(FIELDS, map(np.asarray, (x, y, test_x, test_y)), strict=True))
+    arrays = {name: _of_tasks(name, given) for name, given in zip(FIELDS, (x, y, test_x, test_y), strict=True)}
     _check(arrays, batch_size)
     self.x, self.y, self.test_x, self.test_y = arrays.values()
     self.batch_size = batch_size
@@ -41,18 +40,17 @@ class TaskSequence:
 
     Args:
       python_generator: a function of one `numpy.random.Generator` that yields tasks, each a tuple of arrays
-        (x, y, test_x, test_y), [n, ...] each, the same shapes every time.
+        (x, y, test_x, test_y), [n, ...] each; the number of examples may differ from task to task.
       batch_size: examples that arrive at a time.
       num_tasks: how many to take; None: all that it yields, so it has to end.
       seed: Python integer, of the `numpy.random.Generator`.
 
     Raises:
-      UserError: too few tasks, or tasks of different shapes.
+      UserError: too few tasks, or examples of different shapes.
     """
     tasks = []
     for task in python_generator(np.random.default_rng(seed)):
       tasks.append([np.asarray(field) for field in _four(task, len(tasks))])
-      _check_like_first(tasks)
       if len(tasks) == num_tasks:
         break
     if not tasks or (num_tasks is not None and len(tasks) < num_tasks):
@@ -60,31 +58,50 @@ class TaskSequence:
         f"TaskSequence(num_tasks={num_tasks}): expected at least {num_tasks or 1} from the generator, which stopped "
         f"after {len(tasks)}; let it yield more"
       )
-    return cls(*map(np.stack, zip(*tasks, strict=True)), batch_size)
+    return cls(*map(list, zip(*tasks, strict=True)), batch_size)
 
   @property
   def num_tasks(self):
-    return self.x.shape[0]
+    return len(self.x)
+
+  @property
+  def counts(self):
+    """Examples of every task, without those held out: int64 [tasks]."""
+    return np.array([len(x) for x in self.x])
+
+  @property
+  def is_even(self):
+    """Whether all tasks have as many examples, and as many held out."""
+    return isinstance(self.x, np.ndarray) and isinstance(self.test_x, np.ndarray)
 
   @property
   def num_examples(self):
-    """Examples of a task, without those held out."""
-    return self.x.shape[1]
+    """Examples of a task, of the largest one where they differ, without those held out."""
+    return int(self.counts.max())
 
   @property
   def num_batches(self):
-    """Batches in which the examples of a task arrive."""
+    """Batches in which the examples of the largest task arrive."""
     return math.ceil(self.num_examples / self.batch_size)
 
   @property
   def amounts(self):
-    """Examples of a task that are there after each of its batches: int64 [batches]."""
-    return np.minimum(self.batch_size * np.arange(1, self.num_batches + 1), self.num_examples)
+    """Examples that are there after each batch: int64 [batches], or [tasks, batches] where tasks differ.
+
+    A task that has no such batch any more has all its examples.
+    """
+    whole = self.batch_size * np.arange(1, self.num_batches + 1)
+    return np.minimum(whole, self.num_examples if self.is_even else self.counts[:, np.newaxis])
 
   @property
   def classifies(self):
     """Whether labels are classes."""
-    return self.y.dtype.kind in "iu"
+    return self.y[0].dtype.kind in "iu"
+
+  def flat(self, name):
+    """The examples, labels, ... of all tasks, one task after the other: [sum of n, ...]."""
+    arrays = getattr(self, name)
+    return arrays.reshape(-1, *arrays.shape[2:]) if isinstance(arrays, np.ndarray) else np.concatenate(arrays)
 
   def shuffled(self, seed, num_tasks=None):
     """The first `num_tasks` (None: all) of these tasks in a random order, of a Python integer seed.
@@ -96,13 +113,15 @@ class TaskSequence:
     if not 1 <= num_tasks <= self.num_tasks:
       raise UserError(f"TaskSequence(num_tasks={num_tasks}): expected 1 to {self.num_tasks}, the tasks that there are")
     order = np.random.default_rng(seed).permutation(self.num_tasks)[:num_tasks]
-    arrays = (getattr(self, name)[order] for name in FIELDS)
+    fields = (getattr(self, name) for name in FIELDS)
+    arrays = (field[order] if isinstance(field, np.ndarray) else [field[k] for k in order] for field in fields)
     return TaskSequence(*arrays, self.batch_size, [self.names[k] for k in order])
 
   def specs(self):
     """`TaskBatch` of `tf.TensorSpec` of one task, as `TaskDistribution.specs`; the number of examples is left free."""
-    x = tf.TensorSpec([None, *self.x.shape[2:]], tf.float32 if self.x.dtype == np.uint8 else self.x.dtype)
-    y = tf.TensorSpec([None, *self.y.shape[2:]], self.y.dtype)
+    x, y = self.x[0], self.y[0]
+    x = tf.TensorSpec([None, *x.shape[1:]], tf.float32 if x.dtype == np.uint8 else x.dtype)
+    y = tf.TensorSpec([None, *y.shape[1:]], y.dtype)
     return TaskBatch(x, y, x, y)
 
 
@@ -117,30 +136,52 @@ def _four(task, index):
   return task
 
 
-def _check_like_first(tasks):
-  for name, found, first in zip(FIELDS, tasks[-1], tasks[0], strict=True):
-    if (found.shape, found.dtype) != (first.shape, first.dtype):
+def _of_tasks(name, given):
+  """An array [tasks, n, ...], or a list with an array [n, ...] for each task where n differs.
+
+  Raises:
+    UserError: examples of different shapes or dtypes.
+  """
+  if not isinstance(given, (list, tuple)) or not len(given):
+    return np.asarray(given)
+  arrays = [np.asarray(array) for array in given]
+  first = arrays[0]
+  for index, array in enumerate(arrays):
+    if array.ndim == 0 or (array.shape[1:], array.dtype) != (first.shape[1:], first.dtype):
       raise UserError(
-        f"TaskSequence(python_generator=...): {name} of task {len(tasks) - 1} is {found.dtype} {list(found.shape)}, "
-        f"that of task 0 {first.dtype} {list(first.shape)}; let all tasks have the same shapes and dtypes"
+        f"TaskSequence({name}=...): {name} of task {index} is {array.dtype} {list(array.shape)}, that of task 0 "
+        f"{first.dtype} {list(first.shape)}; let all examples have the same shape and dtype"
       )
+  return np.stack(arrays) if len({len(array) for array in arrays}) == 1 else arrays
 
 
 def _check(arrays, batch_size):
   x = arrays["x"]
-  for name, array in arrays.items():
-    if array.ndim < 2 or 0 in array.shape[:2]:
-      raise UserError(f"TaskSequence({name}=...): its shape is {list(array.shape)}, expected [tasks, examples, ...]")
+  for name, of_tasks in arrays.items():
     with_x = arrays["test_x" if name.startswith("test") else "x"]
-    if len(array) != len(x) or array.shape[1] != with_x.shape[1]:
-      expected = f"[{len(x)}, {with_x.shape[1]}, ...], as many tasks and examples as the inputs have"
-      raise UserError(f"TaskSequence({name}=...): its shape is {list(array.shape)}, expected {expected}")
-  for name in ("x", "y"):
-    found, first = arrays[f"test_{name}"], arrays[name]
-    if found.shape[2:] != first.shape[2:] or found.dtype != first.dtype:
+    shape = _shape(of_tasks)
+    if len(of_tasks) == 0 or of_tasks[0].ndim < 1 or 0 in map(len, of_tasks):
+      raise UserError(f"TaskSequence({name}=...): its shape is {shape}, expected [tasks, examples, ...]")
+    if len(of_tasks) != len(x) or list(map(len, of_tasks)) != list(map(len, with_x)):
+      sizes = ", ".join(map(str, _shape(with_x)[:2]))
       raise UserError(
-        f"TaskSequence(test_{name}=...): an example is {found.dtype} {list(found.shape[2:])}, one of {name} "
-        f"{first.dtype} {list(first.shape[2:])}; expected the same"
+        f"TaskSequence({name}=...): its shape is {shape}, expected [{sizes}, ...], as many tasks and examples as the "
+        "inputs have"
       )
-  if not 1 <= batch_size <= x.shape[1]:
-    raise UserError(f"TaskSequence(batch_size={batch_size}): expected 1 to {x.shape[1]}, the examples of a task")
+  for name in ("x", "y"):
+    found, first = arrays[f"test_{name}"][0], arrays[name][0]
+    if found.shape[1:] != first.shape[1:] or found.dtype != first.dtype:
+      raise UserError(
+        f"TaskSequence(test_{name}=...): an example is {found.dtype} {list(found.shape[1:])}, one of {name} "
+        f"{first.dtype} {list(first.shape[1:])}; expected the same"
+      )
+  most = max(map(len, x))
+  if not 1 <= batch_size <= most:
+    raise UserError(f"TaskSequence(batch_size={batch_size}): expected 1 to {most}, the examples of a task")
+
+
+def _shape(of_tasks):
+  """Of an array; of a list the number of tasks, and the numbers of examples."""
+  if isinstance(of_tasks, np.ndarray):
+    return list(of_tasks.shape)
+  return [len(of_tasks), f"{min(map(len, of_tasks))} to {max(map(len, of_tasks))}", *of_tasks[0].shape[1:]]

@@ -225,12 +225,10 @@ def _check_tasks(algorithm, name, distribution):
       f"fit({name}={type(distribution).__name__}): expected a distribution of tasks: tasks.from_arrays(x, y, ...), "
       "tasks.from_generator(...), or a subclass of tasks.TaskDistribution"
     )
-  check = getattr(algorithm, "check_batch", None)
-  if check is not None:
-    try:
-      check(distribution.sample(randomness.make_seed(0), 1))
-    except ValueError as error:
-      raise ValueError(f"fit({name}=...): {error}") from error
+  try:
+    algorithm.check_batch(distribution.sample(randomness.make_seed(0), 1))
+  except ValueError as error:
+    raise ValueError(f"fit({name}=...): {error}") from error
 
 
 def _same_training(run, settings):

@@ -4,8 +4,9 @@ from typing import ClassVar, Protocol, runtime_checkable
 
 import tensorflow as tf
 
-from maml_tf import evaluation, export, over_tasks, randomness
+from maml_tf import evaluation, export, memory, over_tasks, randomness
 from maml_tf.algorithms.base import completed
+from maml_tf.errors import UserError
 from maml_tf.training import optimizers
 
 
@@ -30,6 +31,9 @@ class Learner(Protocol):
 
   def initial_state(self, seed) -> dict:
     """The state before training, from a Python integer seed."""
+
+  def check_tasks(self):
+    """An error where the tasks do not fit; looked for before training, since tracing may take minutes."""
 
   def train_step(self, state, seed):
     """One meta-iteration, traceable without AutoGraph: (new state, dict of metric name -> scalar, with `loss`)."""
@@ -56,8 +60,8 @@ class SupervisedLearner(Learner):
     eval_updates: inner steps in `evaluate`.
     initial_weights: dict of weights to start from in place of a fresh initialisation.
     metadata: dict that travels in the exported artefact.
-    task_chunk: tasks that are computed at a time, for memory, in training and in evaluation; None: as many as the
-      algorithm says, else all of them. It divides `meta_batch_size`.
+    task_chunk: tasks that are computed at a time, for memory, in training and in evaluation. It divides
+      `meta_batch_size`. None: as many as the algorithm says, else as many as `memory` finds to fit.
     stored_dtype: of the weights in the exported artefact; None: their own.
     export_bn_mode: as `bn_mode` of `export.AdaptationModule`.
   """
@@ -97,11 +101,23 @@ class SupervisedLearner(Learner):
       weights = self.algorithm.initial_weights(seed)
     return {"weights": weights, "optimizer": self.optimizer.initial_state(weights)}
 
+  def check_tasks(self):
+    """Draws one task of each distribution.
+
+    Raises:
+      UserError: it does not fit the algorithm, or itself.
+    """
+    for name, distribution in (("training tasks", self.train_tasks), ("validation tasks", self.eval_tasks)):
+      try:
+        self.algorithm.check_batch(distribution.sample(randomness.make_seed(0), 1))
+      except ValueError as error:
+        raise UserError(f"{name}: {error}") from error
+
   def train_step(self, state, seed):
     weights = state["weights"]
     batch = self.train_tasks.sample(seed, self.meta_batch_size)
     noise = randomness.fold(seed, "algorithm")
-    found = over_tasks.meta_gradients(self.algorithm.meta_loss, weights, batch, self.task_chunk, noise)
+    found = over_tasks.meta_gradients(self.algorithm.meta_loss, weights, batch, self.task_chunk, noise, memory.TRAINING)
     stepped, optimizer = self.optimizer.update(found.gradients, state["optimizer"], weights)
     norm = tf.linalg.global_norm(list(found.gradients.values()))
     state = {"weights": stepped | found.updates, "optimizer": optimizer}

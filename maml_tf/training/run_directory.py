@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import math
 import os
@@ -13,17 +12,6 @@ import time
 
 from maml_tf.errors import UserError
 from maml_tf.training.checkpoints import write_atomically
-
-
-def name_of(prefix, settings):
-  """A readable prefix and a hash of what shapes training, so that two different trainings never share a folder.
-
-  Args:
-    prefix: readable text.
-    settings: JSON-able dict of everything that shapes training.
-  """
-  text = json.dumps(settings, sort_keys=True)
-  return f"{prefix}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 class RunDirectory:

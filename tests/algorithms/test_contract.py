@@ -84,14 +84,22 @@ def test_an_evaluation_with_noise_is_the_same_in_chunks():
   np.testing.assert_allclose(parts, whole, rtol=1e-5)
 
 
+def train_in_two_parts(folder, who, iterations, first, every):
+  """The state of a training that was interrupted, and is that of an uninterrupted one."""
+
+  def schedule(end):
+    return small_runs.Schedule(end, log_every=every, validate_every=every, checkpoint_every=every, validation_tasks=20)
+
+  small_runs.trainer(folder / "whole", schedule(iterations), who=who()).train()
+  small_runs.trainer(folder / "parts", schedule(first), who=who()).train()
+  state, info = small_runs.trainer(folder / "parts", schedule(iterations), who=who()).train()
+  assert info["resumed_from"] == first
+  small_runs.assert_same_run(folder / "whole", folder / "parts", iterations)
+  return state
+
+
 def test_a_stochastic_learner_trains_resumes_and_exports(tmp_path):
-  schedule = small_runs.Schedule(20, log_every=10, validate_every=10, checkpoint_every=10, validation_tasks=20)
-  shorter = small_runs.Schedule(10, log_every=10, validate_every=10, checkpoint_every=10, validation_tasks=20)
-  small_runs.trainer(tmp_path / "whole", schedule, who=noisy_learner()).train()
-  small_runs.trainer(tmp_path / "parts", shorter, who=noisy_learner()).train()
-  state, info = small_runs.trainer(tmp_path / "parts", schedule, who=noisy_learner()).train()
-  assert info["resumed_from"] == 10
-  small_runs.assert_same_run(tmp_path / "whole", tmp_path / "parts", 20)
+  state = train_in_two_parts(tmp_path, noisy_learner, iterations=20, first=10, every=10)
   export.save(noisy_learner(), state, tmp_path / "model")
   module = tf.saved_model.load(str(tmp_path / "model"))
   x, y = tf.zeros([5, 1]), tf.zeros([5, 1])
@@ -124,12 +132,7 @@ class Arriving(Learner):
 
 
 def test_a_sequence_of_tasks_trains_and_resumes(tmp_path):
-  schedule = small_runs.Schedule(12, log_every=4, validate_every=4, checkpoint_every=4, validation_tasks=20)
-  shorter = small_runs.Schedule(8, log_every=4, validate_every=4, checkpoint_every=4, validation_tasks=20)
-  small_runs.trainer(tmp_path / "whole", schedule, who=Arriving()).train()
-  small_runs.trainer(tmp_path / "parts", shorter, who=Arriving()).train()
-  state, _ = small_runs.trainer(tmp_path / "parts", schedule, who=Arriving()).train()
-  small_runs.assert_same_run(tmp_path / "whole", tmp_path / "parts", 12)
+  state = train_in_two_parts(tmp_path, Arriving, iterations=12, first=8, every=4)
   assert int(state["arrived"]) == 10
   assert float(small_runs.rows(tmp_path / "whole" / "metrics.csv")[0]["arrived"]) == np.mean([1, 2, 3, 4])
 

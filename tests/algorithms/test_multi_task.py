@@ -31,7 +31,7 @@ def regressors_of(weights):
 
 @pytest.mark.parametrize("regulariser", ["none", "l2", "mean"])
 def test_each_regressor_has_the_gradient_of_its_own_task(float64, regulariser):
-  """By hand, one regressor after another; the pull towards the mean is 2 s (theta_i - mean)."""
+  """By hand, one after another; towards the mean of those before the pull is 2 s (theta_i - mean)."""
   model, batch = mlp(), regression_batch()
   algorithm = Averaging(
     model, "mse", num_regressors=3, regulariser=regulariser, regulariser_strength=STRENGTH
@@ -46,7 +46,8 @@ def test_each_regressor_has_the_gradient_of_its_own_task(float64, regulariser):
       error = tf.reduce_mean((model.apply(of_task, batch.support_x[t]) - batch.support_y[t]) ** 2)
     errors.append(float(error))
     for name, gradient in tape.gradient(error, of_task).items():
-      centre = {"none": own[name][t], "l2": 0.0, "mean": own[name].mean(axis=0)}[regulariser]
+      before = own[name][:t].mean(axis=0) if t else own[name][0]
+      centre = {"none": own[name][t], "l2": 0.0, "mean": before}[regulariser]
       expected = gradient + 2 * STRENGTH * (own[name][t] - centre)
       np.testing.assert_allclose(found.gradients[f"training/regressors/{name}"][t], expected, rtol=1e-9, atol=1e-12)
   np.testing.assert_allclose(found.loss, np.mean(errors), rtol=1e-9)

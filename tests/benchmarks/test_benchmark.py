@@ -58,6 +58,9 @@ def test_recomputing_is_compared_with_keeping_and_needs_no_pytorch(tmp_path):
   assert "instruction_set" in json.loads(output.read_text())["hardware"]
   names = ["maml_tf, graph", "maml_tf, steps recomputed"]
   assert list(measured["milliseconds"]) == list(measured["peak_memory_bytes"]) == names
+  evaluation = json.loads(output.read_text())["evaluation"]
+  assert list(evaluation["milliseconds_of_a_block"]) == list(evaluation["peak_memory_bytes"])
+  assert evaluation["setting"]["tasks"] == 20 and "as many at a time as fit" in done.stdout
 
 
 @pytest.mark.skipif(not has_torch(), reason="PyTorch is an extra of its own")

@@ -23,6 +23,7 @@ def test_shapes_and_augmentation_are_the_papers():
     "miniimagenet": ((84, 84, 3), False, False, ("published",)),
     "folder": ((84, 84, 3), False, False, ("published",)),
     "mnist": ((28, 28, 1), False, False, ("published",)),
+    "cifar100": ((32, 32, 3), False, False, ("published",)),
   }
   assert DATASETS["omniglot"].shape(14) == (14, 14, 1) and DATASETS["folder"].shape() == (84, 84, 3)
 

@@ -8,15 +8,13 @@ import pytest
 
 from maml_tf.errors import UserError
 from maml_tf.experiments import methods
-from maml_tf.experiments.config import Config, check_paths, readable_name, resolve, training_settings
+from maml_tf.experiments.config import Config, check_paths, resolve, run_name, training_settings
 from maml_tf.experiments.domains import DATASOURCES, sinusoid
 from maml_tf.experiments.settings import SETTINGS
-from maml_tf.training.run_directory import name_of
 
 
 def directory_name(**given):
-  config = resolve(**given)
-  return name_of(readable_name(config), training_settings(config))
+  return run_name(resolve(**given))
 
 
 def test_nothing_given_is_the_sinusoid_preset():

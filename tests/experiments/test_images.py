@@ -367,3 +367,25 @@ def test_real_miniimagenet_makes_published_tasks():
   batch = experiment._episodes("test", 1, 15).sample([0, 1], 2)
   assert batch.support_x.shape == (2, 5, 84, 84, 3) and batch.query_y.shape == (2, 75)
   assert 0.3 < float(np.mean(batch.query_x)) < 0.6 and float(np.max(batch.query_x)) <= 1.0
+
+
+# Baselines ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("baseline", ["finetune", "neighbour"])
+def test_a_classifier_of_all_classes_trains_and_knows_new_ones(data, tmp_path, baseline):
+  given = dict(baseline=baseline, metatrain_iterations=40, update_lr=None, meta_batch_size=None, log=False,
+               eval_queries=15, eval_tasks=20, checkpoint_every=40, validate_every=40)  # fmt: skip
+  given |= {} if baseline == "finetune" else {"eval_updates": None}
+  content = go(data, tmp_path, **given)
+  results = content["results"]["15"]
+  assert results["accuracy"]["mean"][-1] > 0.6  # chance is 1/3
+  rows = small_runs.rows(folder_of(tmp_path) / "metrics.csv")
+  assert float(rows[-1]["classes_accuracy"]) > 3 / 12 > 3 * float(rows[0]["classes_accuracy"]) / 12
+  if baseline == "finetune":
+    tried = results["step_sizes_tried"]
+    assert f"{results['inner_lr']:g}" == min(tried, key=lambda size: tried[size] or np.inf)
+  module = images.tf.saved_model.load(f"{content['directory']}/saved_model")
+  rng = np.random.default_rng(0)
+  x, y = rng.random((6, 16, 16, 3), np.float32), np.arange(6) % 3
+  assert module.adapt_and_predict(x, y, x, 2).shape == (6, 3)

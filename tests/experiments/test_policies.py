@@ -11,12 +11,11 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from maml_tf.errors import UserError
-from maml_tf.experiments.config import readable_name, resolve, training_settings
+from maml_tf.experiments.config import resolve, run_name
 from maml_tf.experiments.domains.policies import plots, published
 from maml_tf.experiments.domains.policies.experiment import PolicyExperiment
 from maml_tf.results import policies
 from maml_tf.rl.envs import published_test_goals
-from maml_tf.training.run_directory import name_of
 from maml_tf.training.trainer import Schedule
 
 TINY = ("--metatrain_iterations=2", "--meta_batch_size=2", "--rollouts_per_task=3", "--horizon=6", "--eval_tasks=2")
@@ -226,8 +225,7 @@ def test_settings_of_policies_are_refused_elsewhere():
 
 def test_what_shapes_training_is_in_the_name_and_nothing_else():
   def name(**given):
-    config = resolve("cheetah_vel", **given)
-    return name_of(readable_name(config), training_settings(config))
+    return run_name(resolve("cheetah_vel", **given))
 
   plain = name()
   assert plain.startswith("cheetah_vel.maml.mbs_40.rollouts20.numstep1.updatelr0.1.kl0.01.seed0-")

@@ -8,8 +8,7 @@ import shlex
 import pytest
 
 from maml_tf.experiments import command_line
-from maml_tf.experiments.config import readable_name, training_settings
-from maml_tf.training.run_directory import name_of
+from maml_tf.experiments.config import run_name
 
 FIVE_WAY = (
   "python main.py --datasource=omniglot --metatrain_iterations=60000 --meta_batch_size=32 --update_batch_size=1 "
@@ -51,7 +50,7 @@ def parse(monkeypatch, tmp_path):
 
 
 def directory(config):
-  return config.logdir, name_of(readable_name(config), training_settings(config))
+  return config.logdir, run_name(config)
 
 
 @pytest.mark.parametrize("command", MEANING, ids=["omniglot5way", "omniglot20way", "mini1shot", "mini5shot"])

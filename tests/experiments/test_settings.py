@@ -11,16 +11,11 @@ import pytest
 
 from maml_tf.errors import UserError
 from maml_tf.experiments import command_line, methods
-from maml_tf.experiments.config import from_record, in_flags, readable_name, resolve, train_command, training_settings
+from maml_tf.experiments.config import from_record, in_flags, resolve, run_name, train_command
 from maml_tf.experiments.domains import DATASOURCES, DOMAINS
 from maml_tf.experiments.settings import SETTINGS, TOPICS
-from maml_tf.training.run_directory import name_of
 
 ROOT = pathlib.Path(__file__).parents[2]
-
-
-def directory_name(config):
-  return name_of(readable_name(config), training_settings(config))
 
 
 @pytest.fixture
@@ -133,7 +128,7 @@ def test_a_record_may_hold_what_meant_nothing_to_its_run():
     for newer in ("image_size", "log_every", "validation_tasks"):
       del record[newer]
     again = from_record(json.loads(json.dumps(record)))
-    assert directory_name(again) == directory_name(config)
+    assert run_name(again) == run_name(config)
     assert {n: v for n, v in again.to_dict().items() if again.applies(n)} == {
       n: v for n, v in config.to_dict().items() if config.applies(n)
     }
@@ -215,8 +210,8 @@ NAMES = [
 @pytest.mark.parametrize(("flags", "name"), NAMES, ids=[flags for flags, _ in NAMES])
 def test_a_run_directory_keeps_its_name(parse, flags, name):
   config = parse(flags)
-  assert directory_name(config) == name
-  assert directory_name(from_record(json.loads(json.dumps(config.to_dict())))) == name
+  assert run_name(config) == name
+  assert run_name(from_record(json.loads(json.dumps(config.to_dict())))) == name
 
 
 @pytest.mark.parametrize("flags", [flags for flags, _ in NAMES])
@@ -239,16 +234,16 @@ def test_the_commands_and_checkpoints_of_committed_results_are_theirs(parse):
   runs, checkpoints = committed(), set()
   for file, run in runs:
     config = from_record(run["config"])
-    name = directory_name(config)
+    name = run_name(config)
     if "train_command" in run:
       assert run["train_command"] == train_command(config), file
-      assert directory_name(parse(run["train_command"].removeprefix("python scripts/main.py "))) == name, file
+      assert run_name(parse(run["train_command"].removeprefix("python scripts/main.py "))) == name, file
     if run.get("checkpoint"):
       checkpoints.add(run["checkpoint"])
       assert run["checkpoint"] == f"results/checkpoints/{name}", file
       assert f"/{name} logs/ && " in run["continue_command"], file
       resumed = run["continue_command"].partition(" && python scripts/main.py ")[2]
-      assert directory_name(parse(resumed)) == name, file
+      assert run_name(parse(resumed)) == name, file
   assert len(runs) > 30 and len(checkpoints) > 3
 
 
@@ -256,4 +251,4 @@ def test_committed_checkpoints_are_found_by_their_settings():
   folders = sorted((ROOT / "results" / "checkpoints").glob("*/config.json"))
   assert folders
   for path in folders:
-    assert directory_name(from_record(json.loads(path.read_text()))) == path.parent.name
+    assert run_name(from_record(json.loads(path.read_text()))) == path.parent.name

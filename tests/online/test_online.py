@@ -13,6 +13,7 @@ from maml_tf.errors import UserError
 from maml_tf.losses import smoothed_crossentropy
 from maml_tf.online import STRATEGIES, OnlineLearner, Stream, UpdateProcedure, WarmStart, metrics
 from maml_tf.online.buffer import Buffer
+from maml_tf.online.stream import judged_after
 from maml_tf.training.run_directory import RunDirectory
 from maml_tf.training.trainer import Schedule, Trainer
 
@@ -38,9 +39,44 @@ def test_rounds_of_a_stream():
     (1, 2, 9),
     (2, 0, 3),
   ]
+  assert [stream.tasks_after(rounds) for rounds in (1, 4, 5, 8, 11)] == [0, 0, 1, 2, 3]
   assert stream.arrived(found[0]).numpy().tolist() == [6, 0, 0, 0]
   assert stream.arrived(found[6]).numpy().tolist() == [6, 9, 6, 0]
   assert int(stream.last(tf.constant(0)).task) == 1 and int(stream.last(tf.constant(11)).task) == 3
+
+
+def ragged():
+  """Tasks of 5, 9 and 2 examples, of which every first input says which it is; two, three and one held out."""
+  x = [np.float32(100 * task + np.arange(n))[:, np.newaxis] / 400 for task, n in enumerate((5, 9, 2))]
+  held_out = [values[:n] for values, n in zip(x, (2, 3, 1), strict=True)]
+  return tasks.TaskSequence(x, [8 * values for values in x], held_out, [8 * values for values in held_out], 3)
+
+
+def test_tasks_of_different_sizes_end_when_their_data_does():
+  stream = Stream(ragged())
+  found = [stream.at(tf.constant(r)) for r in range(stream.num_rounds)]
+  assert [(int(m.task), int(m.amount)) for m in found] == [(0, 3), (0, 5), (1, 3), (1, 6), (1, 9), (2, 2)]
+  assert stream.arrived(found[-1]).numpy().tolist() == [5, 9, 2] and stream.first_amount == 2
+  assert [stream.tasks_after(rounds) for rounds in range(7)] == [0, 0, 1, 1, 1, 2, 3]
+  buffer = Buffer(stream.sequence, tf.float32)
+  batch = buffer.current(found[4])
+  np.testing.assert_allclose(400 * batch.support_x[0, :, 0], 100 + np.arange(9), rtol=1e-5)
+  np.testing.assert_allclose(400 * batch.query_x[0, :, 0], [100, 101, 102], rtol=1e-5)
+  drawn = buffer.sample(tf.constant([1, 2]), tf.constant([0, 1, 2] * 20), stream.arrived(found[-1]), 2, 2)
+  task, place = np.divmod(np.rint(400 * drawn.support_x.numpy()[..., 0]), 100)
+  np.testing.assert_array_equal(task, np.broadcast_to(np.array([0, 1, 2] * 20)[:, np.newaxis], task.shape))
+  assert place[::3].max() == 4 and place[1::3].max() == 8 and place[2::3].max() == 1
+
+
+def test_a_task_is_judged_as_its_data_grows():
+  assert judged_after(range(20, 181, 20), 1.0).all()
+  assert (20 * (1 + np.flatnonzero(judged_after(range(20, 181, 20), 1.5)))).tolist() == [20, 40, 60, 100, 160, 180]
+  assert judged_after([3, 5, 5], 1).tolist() == [True, True, False]  # of a task that has ended
+  who = learner(judge_growth=2.5)
+  state, _ = walk(who)
+  assert np.isfinite(state["loss"].numpy()).tolist() == [[True, False, True]] * 4
+  with pytest.raises(UserError, match="judge_growth=0.5: expected a factor of at least 1"):
+    Stream(sequence(), judge_growth=0.5)
 
 
 def test_only_what_has_arrived_is_drawn_and_nothing_twice():
@@ -95,13 +131,14 @@ def test_label_smoothing_is_the_published_one():
 # The loop -------------------------------------------------------------------------------------------------------------
 
 
-def learner(method="ftml", warm=0, classes=3, steps=1, **options):
+def learner(method="ftml", warm=0, classes=3, steps=1, judge_growth=1.0, tasks_of=sequence, **options):
   model = models.MLP(classes or 1, (6,), input_shape=(1,), stddev=0.5)
   adapts = STRATEGIES[method].adapts_in_training
   kind = ANIL if method == "ftml_head" else MAML
   loss = smoothed_crossentropy(0.1) if classes else "mse"
   algorithm = kind(model, loss, inner_lr=0.05, num_updates=int(adapts))
-  stream = Stream(sequence(classes=classes), WarmStart(warm, batches=1, rounds=2))
+  data = tasks_of() if classes is None else tasks_of(classes=classes)
+  stream = Stream(data, WarmStart(warm, batches=1, rounds=2), judge_growth)
   options = dict(meta_updates=2, meta_batch_size=3, inner_batch=2) | options
   return OnlineLearner(UpdateProcedure(algorithm, steps), stream, STRATEGIES[method], **options)
 
@@ -162,6 +199,10 @@ def test_without_the_current_task_the_first_one_is_not_trained_on():
 
 def train(path, method, rounds, warm=1):
   who = learner(method, warm=warm)
+  return trained(who, path, rounds)
+
+
+def trained(who, path, rounds):
   schedule = Schedule(rounds, log_every=1, validate_every=1, checkpoint_every=1, validation_tasks=1)
   return Trainer(who, RunDirectory(path), 3, schedule, tensorboard=False, say=lambda line: None).train()
 
@@ -174,6 +215,18 @@ def test_a_walk_that_is_resumed_in_any_round_has_the_same_bits(tmp_path, method)
   for rounds in (1, 4, 7, total):
     train(tmp_path / "parts", method, rounds, warm)
   assert_same_run(tmp_path / "whole", tmp_path / "parts", total)
+
+
+def test_a_walk_through_tasks_of_different_sizes_resumes(tmp_path):
+  walks = {}
+  for name, ends in (("whole", [6]), ("parts", [2, 6])):
+    for rounds in ends:
+      who = learner(classes=None, tasks_of=ragged)
+      walks[name], _ = trained(who, tmp_path / name, rounds)
+  assert_same_run(tmp_path / "whole", tmp_path / "parts", 6)
+  loss = walks["whole"]["loss"].numpy()
+  assert np.isfinite(loss).tolist() == [[True, True, False], [True] * 3, [True, False, False]]
+  assert metrics.proficiency(loss, who.stream.sequence.amounts).tolist() == [loss[0, 1], loss[1, 2], loss[2, 0]]
 
 
 def test_an_exported_walk_adapts_as_the_update_procedure_does(tmp_path):
@@ -193,7 +246,7 @@ def test_an_exported_walk_adapts_as_the_update_procedure_does(tmp_path):
   (lambda: learner(inner_batch=4), "inner_batch=4: expected 1 to 3"),
   (lambda: Stream(sequence(), WarmStart(4, 1, 1)), "warm_start_tasks=4: expected 0 to 3"),
   (lambda: Stream(sequence(), WarmStart(1, 4, 1)), "warm_start_batches=4: expected 1 to 3"),
-  (lambda: learner(meta_batch_size=None), "whole_buffer=True: expected tasks that arrive in one batch"),
+  (lambda: learner(meta_batch_size=None), "meta_batch_size=None, the whole buffer: expected tasks of equal"),
 ])  # fmt: skip
 def test_what_cannot_be_walked_is_refused(make, says):
   with pytest.raises(UserError, match=re.escape(says)):
@@ -214,6 +267,9 @@ def test_learning_efficiency_counts_not_reached_as_all():
 def test_values_after_an_amount_of_data():
   values = np.array([[1.0, 2.0, 3.0]])
   assert [metrics.after(values, [20, 40, 50], n)[0] for n in (20, 39, 40, 60)] == [1, 1, 2, 3]
+  assert metrics.after(np.array([[1.0, 2.0, np.nan], [1, 2, 3]]), [[20, 30, 30], [20, 40, 50]], 100).tolist() == [2, 3]
+  examples, reached = metrics.learning_efficiency([[0.1, 0.2, np.nan]], [[20, 30, 30]], 0.5)
+  assert (examples.tolist(), reached.tolist()) == ([30], [False])
   with pytest.raises(UserError, match="amount=10: expected at least 20"):
     metrics.after(values, [20, 40, 50], 10)
   assert metrics.proficiency(values).tolist() == [3.0]

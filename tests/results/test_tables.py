@@ -11,7 +11,8 @@ import sys
 import pytest
 
 from maml_tf.errors import UserError
-from maml_tf.results import cells, descriptions, documents, published, tables
+from maml_tf.experiments.config import resolve
+from maml_tf.results import cells, descriptions, documents, paper_tables, published, tables
 from maml_tf.results.cells import Code, Link, Number, Series, Table
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -77,8 +78,10 @@ def test_a_cell_that_was_not_run_says_so_and_names_its_command(tmp_path):
   """In a checkout without results, all of them."""
   (tmp_path / "results").mkdir()
   found = tables.make(tmp_path, ["sinusoid", "omniglot", "point"])
-  assert [row[1:4] for row in found["sinusoid"].rows] == [["not run"] * 3] * 2
-  commands = [row[-1].text for row in found["omniglot"].rows]
+  assert [row[1:4] for row in found["sinusoid"].rows] == [["not run"] * 3] * 8
+  average = "python scripts/main.py --datasource=sinusoid --baseline=average --regulariser=l2"
+  assert average in [row[-1].text for row in found["sinusoid"].rows]
+  commands = [cells.Words((row[-1],)).plain() for row in found["omniglot"].rows]
   assert "python scripts/main.py --datasource=omniglot --num_classes=20 --test_set=True" in commands
   assert "python scripts/main.py --datasource=omniglot --conv=False --test_set=True" in commands
   assert all("not run" in row for row in found["omniglot"].rows + found["point"].rows)
@@ -88,28 +91,29 @@ def test_a_cell_that_was_not_run_says_so_and_names_its_command(tmp_path):
 
 
 def test_a_published_method_that_is_not_here_has_no_command(monkeypatch):
-  monkeypatch.setattr(published, "sinusoid", lambda: {"somebody's": {1: 0.5, 5: 0.4, 10: 0.3}})
+  monkeypatch.setattr(published, "sinusoid", lambda: [("somebody's", {}, {1: 0.5, 5: 0.4, 10: 0.3})])
   rows = tables.make(ROOT, ["sinusoid"])["sinusoid"].rows
   assert [row[-1] for row in rows if row[0] == "somebody's"] == ["not in this package"]
 
 
 def test_the_authors_weights_are_imported_first():
-  (row, _) = [row for row in tables.make(ROOT, ["miniimagenet"])["miniimagenet"].rows if "published`" in row[1]]
+  (row, _) = [row for row in tables.make(ROOT, ["images"])["images"].rows if "published`" in row[1]]
   assert "first `python scripts/import_checkpoint.py model59000" in row[-1].markdown(".")
 
 
 def test_tables_by_name_and_in_files(tmp_path):
   done = script("sinusoid", "omniglot", f"--output={tmp_path}")
   assert done.returncode == 0, done.stderr
-  printed = done.stdout.strip().split("\n\n")
-  assert [table.split("|")[1].strip() for table in printed] == ["5 points", "accuracy in %"]
+  printed = [part for part in done.stdout.strip().split("\n\n") if part.startswith("|")]
+  assert [table.split("|")[1].strip() for table in printed] == ["5 points", "task"]
   for name, table in zip(("sinusoid", "omniglot"), printed, strict=True):
-    assert (tmp_path / f"{name}.md").read_text(encoding="utf-8").strip() == table
+    text = (tmp_path / f"{name}.md").read_text(encoding="utf-8").strip()
+    assert text.startswith(table) and text in done.stdout
     rows = json.loads((tmp_path / f"{name}.json").read_text(encoding="utf-8"))["rows"]
     with open(tmp_path / f"{name}.csv", encoding="utf-8", newline="") as file:
       assert len(list(csv.DictReader(file))) == len(rows) == len(table.split("\n")) - 2
-  maml = next(row for row in rows if row["train_command"] == "python scripts/main.py --datasource=omniglot")
-  assert "--test_set=True" in maml["command"] and maml["1 query, 95 % interval"] < 1
+  maml = next(row for row in rows if row["command line"] == "python scripts/main.py --datasource=omniglot")
+  assert "--test_set=True" in maml["command"] and maml["here, 95 % interval"] < 1
 
 
 def test_an_unknown_table_is_named_in_one_line():
@@ -147,3 +151,51 @@ def test_tables_in_the_documents_are_those_of_the_results_files():
     assert path.read_text(encoding="utf-8") == text, path
   marked = {name for names in documents.marked(ROOT).values() for name in names}
   assert tables.make(ROOT).keys() <= marked
+
+
+# The paper's comparisons ----------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def of_the_paper():
+  return tables.make(ROOT, paper_tables.NAMES)
+
+
+def test_the_papers_tables_in_the_checkout_are_those_of_the_results_files():
+  """`python scripts/tables.py --update` writes them."""
+  for name, table in of_the_paper().items():
+    for suffix, text in tables.forms(table, "results/tables").items():
+      path = ROOT / "results" / "tables" / f"{name}.{suffix}"
+      assert path.read_text(encoding="utf-8") == text, path
+  assert {path.stem for path in (ROOT / "results" / "tables").iterdir()} == set(paper_tables.NAMES)
+
+
+def test_every_published_accuracy_has_one_row_that_was_run_or_says_so():
+  for datasource in ("omniglot", "miniimagenet"):
+    rows = of_the_paper()[datasource].plain()
+    for cell in (cell for cell in published.accuracies_of_all() if cell.datasource == datasource):
+      task = f"{descriptions.data_set(datasource)}, {cell.ways}-way {cell.shots}-shot"
+      there = [row for row in rows if row["task"] == task and row["published"] == pytest.approx(100 * cell.accuracy)]
+      assert there, cell
+      assert all(
+        row["here"] == "not run" or (row["here"] > 0 and row["test tasks"] and row["queries"]) for row in there
+      )
+      assert all(row["command line"] for row in there)
+
+
+def test_footnotes_name_the_protocols_that_differ():
+  table = of_the_paper()["omniglot"]
+  notes = " ".join(table.notes)
+  for name in ("Santoro", "second and the fifth", "Koch", "20-way", "Kaiser", "1,100", "queries"):
+    assert name in notes, name
+  assert json.loads(table.json())["notes"] == list(table.notes)
+
+
+def test_the_cell_of_another_method_is_its_own():
+  assert published.of_config(resolve("omniglot", learner="protonet", num_classes=20), 1)["accuracy"] == 0.96
+  assert published.of_config(resolve("omniglot", learner="protonet", bn_mode="support"), 1) is None
+  first_order = published.of_config(resolve("miniimagenet", learner="fomaml"), 1)
+  assert first_order == published.of_config(resolve("miniimagenet", stop_grad=True), 1)
+  assert first_order["accuracy"] == 0.4807
+  assert published.step_of(resolve("omniglot"), 1) == 3
+  assert published.step_of(resolve("omniglot", learner="imaml"), 1) == 16

@@ -47,15 +47,33 @@ def test_a_generator_is_drawn_from_its_seed():
 
 
 def growing(rng):
-  for n in (5, 6):
+  for n in (5, 7):
     yield from lines(rng, 1, n)
+
+
+def test_tasks_may_have_different_numbers_of_examples():
+  sequence = tasks.TaskSequence.from_generator(growing, batch_size=3)
+  assert sequence.counts.tolist() == [5, 7] and sequence.num_batches == 3 and not sequence.is_even
+  assert sequence.amounts.tolist() == [[3, 5, 5], [3, 6, 7]]
+  np.testing.assert_array_equal(sequence.flat("x"), np.concatenate([sequence.x[0], sequence.x[1]]))
+  backwards = next(s for s in map(sequence.shuffled, range(20)) if s.names == ("1", "0"))
+  assert backwards.counts.tolist() == [7, 5] and backwards.names == ("1", "0")
+  np.testing.assert_array_equal(backwards.test_y[0], sequence.test_y[1])
+
+
+def of_other_shape(rng):
+  yield from lines(rng, 1)
+  yield tuple(np.concatenate([array, array], axis=1) for array in next(lines(rng, 1)))
 
 
 @pytest.mark.parametrize(("make", "says"), [
   (lambda: tasks.TaskSequence.from_generator(lambda rng: iter(()), 5),
    "TaskSequence(num_tasks=None): expected at least 1 from the generator, which stopped after 0"),
   (lambda: tasks.TaskSequence.from_generator(lines, 5, num_tasks=9), "expected at least 9"),
-  (lambda: tasks.TaskSequence.from_generator(growing, 5), "x of task 1 is float32 [6, 1], that of task 0 float32 [5"),
+  (lambda: tasks.TaskSequence.from_generator(of_other_shape, 5), "x of task 1 is float32 [5, 2], that of task 0 float"),
+  (lambda: tasks.TaskSequence([np.ones([2, 1]), np.ones([3, 1])], [np.ones([2, 1]), np.ones([2, 1])],
+                              np.ones([2, 1, 1]), np.ones([2, 1, 1]), 2),
+   "TaskSequence(y=...): its shape is [2, 2, 1], expected [2, 2 to 3, ...], as many tasks and examples"),
   (lambda: tasks.TaskSequence.from_generator(lambda rng: iter([(1, 2)]), 5), "task 0 is no tuple of x, y, test_x"),
   (lambda: tasks.TaskSequence(**arrays(), batch_size=8), "TaskSequence(batch_size=8): expected 1 to 7"),
   (lambda: tasks.TaskSequence(**arrays(), batch_size=0), "TaskSequence(batch_size=0): expected 1 to 7"),

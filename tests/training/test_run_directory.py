@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from maml_tf.errors import UserError
-from maml_tf.training.run_directory import RunDirectory, name_of
+from maml_tf.training.run_directory import RunDirectory
 
 HOLD = """
 import fcntl, os, sys
@@ -25,13 +25,6 @@ sys.stdin.read()
 @pytest.fixture
 def directory(tmp_path):
   return RunDirectory(tmp_path / "run")
-
-
-def test_names_differ_with_any_setting_and_not_with_their_order():
-  one = name_of("sine", {"seed": 0, "meta_lr": 0.001})
-  assert one == name_of("sine", {"meta_lr": 0.001, "seed": 0})
-  assert one.startswith("sine-")
-  assert len({one, name_of("sine", {"seed": 1, "meta_lr": 0.001}), name_of("sine", {"seed": 0, "meta_lr": 0.002})}) == 3
 
 
 def test_locking_makes_the_folder_and_names_the_owner(directory):

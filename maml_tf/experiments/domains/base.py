@@ -12,22 +12,28 @@ class Domain:
   Attributes:
     name: of its folder.
     kind: "regression", "classification", "policies" or "online": which methods fit.
-    datasources: what `--datasource` can be.
+    datasources: what `--datasource` can be, and the title of each in tables and figures: dict of name -> title.
     settings: names of the settings that it has, of those that a domain may have or lack.
     defaults: function (datasource, method, given settings) -> what it has in place of the settings' own defaults.
     check: function (config, require) that refuses what cannot be; `require(name, holds, expected)` raises.
     check_paths: function (config) that refuses missing data, within seconds.
     experiment: "module:Class" of an `Experiment`.
+    lacks: names of settings that all domains have but this one, where they would mean nothing.
   """
 
   name: str
   kind: str
-  datasources: tuple
+  datasources: dict
   settings: frozenset
   defaults: Callable
   check: Callable
   experiment: str
   check_paths: Callable = lambda config: None
+  lacks: frozenset = frozenset()
+
+  def has(self, setting):
+    """Whether a `Setting` means anything here."""
+    return (not setting.of_domain or setting.name in self.settings) and setting.name not in self.lacks
 
   def load(self):
     """The class of its experiment."""

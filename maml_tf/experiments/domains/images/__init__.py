@@ -13,6 +13,7 @@ class Recipe:
   """How the paper trains on a data set.
 
   Attributes:
+    title: what tables and figures call the data set.
     preset: settings.
     variants: ((condition on the given settings, settings), ...): what other tasks change.
     global_pool: whether the network ends in the mean over positions. In cbfinn/maml, maml.py, that hangs on the data
@@ -21,6 +22,7 @@ class Recipe:
     training_queries: query images per class in training; None: as many as shots.
   """
 
+  title: str
   preset: dict
   variants: tuple = ()
   global_pool: bool = False
@@ -60,25 +62,30 @@ def _trained_with_five_shots(given):
 RECIPES = {
   # The usage of 20-way, 1-shot omniglot.
   "omniglot": Recipe(
-    _OMNIGLOT, ((_twenty_ways, dict(meta_batch_size=16, update_lr=0.1, num_updates=5)),), global_pool=True
+    "Omniglot", _OMNIGLOT, ((_twenty_ways, dict(meta_batch_size=16, update_lr=0.1, num_updates=5)),), global_pool=True
   ),
   # Finn et al. 2017, appendix A.1: 2 tasks with 5 shots; the usage in cbfinn/maml repeats the 4 of 1-shot. Clipped:
   # cbfinn/maml, maml.py, miniImageNet only.
   "miniimagenet": Recipe(
-    _MINIIMAGENET, ((_trained_with_five_shots, dict(meta_batch_size=2)),), clip=10.0, training_queries=FIFTEEN
+    "miniImageNet",
+    _MINIIMAGENET,
+    ((_trained_with_five_shots, dict(meta_batch_size=2)),),
+    clip=10.0,
+    training_queries=FIFTEEN,
   ),
   # Image folders are treated as miniImageNet is.
-  "folder": Recipe(_MINIIMAGENET, clip=10.0, training_queries=FIFTEEN),
+  "folder": Recipe("folder", _MINIIMAGENET, clip=10.0, training_queries=FIFTEEN),
 }
 
 
 def defaults(datasource, method, given):
-  """The recipe's settings, for the task that is given."""
-  del method
+  """The recipe's settings, for the task that is given; a baseline is fine-tuned with the best step size of a grid."""
   recipe = RECIPES[datasource]
   changed = dict(recipe.preset)
   for holds, settings in recipe.variants:
     changed |= settings if holds(given) else {}
+  if not method.meta_learns:
+    changed["update_lr"] = None
   return changed
 
 
@@ -96,7 +103,7 @@ def check_paths(config):
 DOMAIN = Domain(
   name="images",
   kind="classification",
-  datasources=tuple(RECIPES),
+  datasources={name: recipe.title for name, recipe in RECIPES.items()},
   settings=frozenset({
     "num_classes", "update_batch_size", "train_update_batch_size", "norm", "num_filters", "conv", "max_pool",
     "init_stddev", "split", "loss_reduction", "bn_mode", "task_chunk", "checkpoint_inner_steps", "mixed_precision",

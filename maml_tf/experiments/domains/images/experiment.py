@@ -4,7 +4,8 @@ import dataclasses
 
 import tensorflow as tf
 
-from maml_tf import evaluation, export, models, randomness, tasks
+from maml_tf import evaluation, export, models, randomness, tasks, tracing
+from maml_tf.algorithms.pretraining import STEP_SIZES_OF_CLASSES, search_step_size
 from maml_tf.datasets.records import DATASETS
 from maml_tf.errors import UserError
 from maml_tf.experiments import figures, report
@@ -17,6 +18,9 @@ from maml_tf.training.learner import SupervisedLearner
 FC_HIDDEN = (256, 128, 64, 64)  # Finn et al. 2017, appendix A.1: Omniglot without convolutions
 EVALUATION_QUERIES = (1, FIFTEEN)
 TABLE_STEPS = (0, 1, 3, 5, 10)
+CLASSIFIER_BATCH = 64  # Ravi and Larochelle 2017: images of a batch, of a classifier of all training classes
+UNTUNED_LR = 0.05  # of a baseline in training, where only its validation curve depends on it
+SEARCH_TASKS = 100  # validation tasks for each step size
 
 
 class ImageExperiment(Experiment):
@@ -31,7 +35,7 @@ class ImageExperiment(Experiment):
     self.data_set, self.recipe = DATASETS[config.datasource], RECIPES[config.datasource]
     self.model = make_model(config)
     self._evaluated = "test" if config.test_set else "val"
-    self._banks = {}
+    self._banks, self._tuned_lr = {}, None
 
   def load_data(self):
     """Loads the splits that are needed, so that data that does not fit the config is refused before anything runs."""
@@ -50,7 +54,9 @@ class ImageExperiment(Experiment):
     """The learner that the config names; `inner_lr` overrides the step size. It has tasks only where it trains."""
     config = self.config
     return SupervisedLearner(
-      self.algorithm(config.training_lr if inner_lr is None else inner_lr),
+      self.algorithm(
+        (UNTUNED_LR if config.training_lr is None else config.training_lr) if inner_lr is None else inner_lr
+      ),
       train_tasks=self._training_tasks() if self._trains else None,
       eval_tasks=self._validation_tasks() if config.train else None,
       meta_batch_size=config.meta_batch_size,
@@ -67,8 +73,9 @@ class ImageExperiment(Experiment):
     )
 
   def algorithm(self, inner_lr):
-    """MAML or a relative with that step size."""
-    return make_algorithm(self.config, self.model, "crossentropy", inner_lr)
+    """The config's, with that step size."""
+    facts = {"ways": lambda: self.config.num_classes, "training_classes": lambda: len(self._bank("train").sizes)}
+    return make_algorithm(self.config, self.model, "crossentropy", inner_lr, facts)
 
   def example_specs(self):
     x, y = tf.TensorSpec([None, *self.data_set.shape(self.config.image_size)]), tf.TensorSpec([None], tf.int32)
@@ -94,14 +101,42 @@ class ImageExperiment(Experiment):
     """
     config = self.config
     root = randomness.fold(randomness.make_seed(config.seed), "evaluation", self._evaluated)
-    results = {}
+    results, (rate, tried) = {}, self._step_size(weights)
+    self._tuned_lr = rate
     for queries in self._possible_queries():
       episodes = self._episodes(self._evaluated, config.update_batch_size, queries)
-      measured = self._measure(weights, episodes, root)
+      measured = self._measure(weights, rate, episodes, root)
       summaries = {name: evaluation.summarise(measured[name]) for name in ("accuracy", "loss")}
       lists = {name: {n: v.tolist() for n, v in summary.items()} for name, summary in summaries.items()}
-      results[str(queries)] = {"inner_lr": config.update_lr if config.applies("update_lr") else None, **lists}
+      results[str(queries)] = {"inner_lr": rate, **lists, **({"step_sizes_tried": tried} if tried else {})}
     return results
+
+  def inner_lr(self, results):
+    """The step size to adapt with: the config's, or the one that `evaluate` tuned."""
+    return next(iter(results.values()))["inner_lr"]
+
+  def _step_size(self, weights):
+    """(step size, errors of the step sizes tried): the config's, or the best of a grid on validation tasks."""
+    config = self.config
+    if not config.applies("update_lr"):
+      return None, {}
+    if config.update_lr is not None:
+      return config.update_lr, {}
+    shots = config.update_batch_size
+    episodes = self._episodes("val", shots, min(FIFTEEN, self._images_left("val", shots)))
+    seed = randomness.fold(randomness.make_seed(config.seed), "evaluation", "step size")
+    count = min(SEARCH_TASKS, config.eval_tasks)
+
+    @tracing.function
+    def accuracies(rate):  # traced once for all step sizes
+      algorithm = self.algorithm(rate)
+      evaluate = evaluation.of_algorithm(algorithm, weights, config.eval_updates)
+      return evaluation.evaluate_blocks(evaluate, episodes, seed, count, config.task_chunk or None)["accuracy"]
+
+    def errors(rate):
+      return 1.0 - accuracies(tf.constant(rate)).numpy()
+
+    return search_step_size(errors, STEP_SIZES_OF_CLASSES)
 
   def plots(self, weights, results, directory):
     """Writes the run's plots; returns their paths."""
@@ -145,7 +180,8 @@ class ImageExperiment(Experiment):
     episodes = self._episodes(part, shots, min(shown_queries, self._images_left(part, shots)))
     # A seed of the figure, not of the run: figures of different runs show the same classes.
     batch = episodes.sample(randomness.fold(randomness.make_seed(0), "figure"), 1)
-    algorithm = self.algorithm(config.update_lr)
+    rate = self._tuned_lr or UNTUNED_LR if config.update_lr is None else config.update_lr
+    algorithm = self.algorithm(rate)
     noise = randomness.make_seed(0)
     before, after = (
       algorithm.adapt_final(weights, batch.support_x, batch.support_y, steps, noise)
@@ -164,6 +200,9 @@ class ImageExperiment(Experiment):
 
   def _training_tasks(self):
     """With as many queries as the recipe has; as many as shots where it says nothing (cbfinn/maml, main.py)."""
+    if getattr(self._algorithm_class, "trains_on_classes", False):
+      data_set = self.data_set
+      return tasks.Pooled(self._bank("train"), CLASSIFIER_BATCH, rotations=data_set.rotations, invert=data_set.invert)
     shots = self.config.training_shots
     return self._episodes("train", shots, self.recipe.training_queries or shots)
 
@@ -213,10 +252,10 @@ class ImageExperiment(Experiment):
     shots = self.config.update_batch_size
     return f"class {bank.names[smallest]} has {bank.sizes[smallest]} images, {shots} of them for support"
 
-  def _measure(self, weights, episodes, seed):
-    """{"loss": [S + 1, tasks], "accuracy": likewise} with the step size of the evaluation."""
+  def _measure(self, weights, rate, episodes, seed):
+    """{"loss": [S + 1, tasks], "accuracy": likewise} with that step size."""
     config = self.config
-    algorithm = self.algorithm(config.update_lr)
+    algorithm = self.algorithm(rate)
     return evaluation.evaluate_with_progress(
       evaluation.of_algorithm(algorithm, weights, config.eval_updates),
       episodes,
@@ -237,13 +276,15 @@ class ImageExperiment(Experiment):
     rate = []
     if config.applies("update_lr"):
       learned = "update_lr" in config.description.shaped_by and not config.applies("train_update_lr")
-      rate = ["learned step sizes" if learned else f"alpha {config.update_lr:g}"]
+      tuned = self._tuned_lr if config.update_lr is None else config.update_lr
+      known = "alpha tuned" if tuned is None else f"alpha {tuned:g}"
+      rate = ["learned step sizes" if learned else known]
     return ", ".join([f"{config.datasource} {ways}", config.method, *rate, f"{config.eval_tasks} {split} tasks"])
 
   def _published(self):
     """The `published.Cell` that the run reproduces, where the evaluation goes as far; or None."""
     found = published.cell(self.config, self.config.update_batch_size)
-    return found if found is not None and found.step <= self.config.eval_updates else None
+    return found if found is not None and (found.step or 0) <= self.config.eval_updates else None
 
   def _published_rows(self):
     """(rows, notes) of the published accuracy."""
@@ -252,11 +293,17 @@ class ImageExperiment(Experiment):
       return [], []
     shots = self.config.update_batch_size
     queries = published.queries(self.config.datasource, shots)
+    step = cell.step
+    if step is None:  # the method has none, or its last is read
+      step = self.config.eval_updates if self._algorithm_class.has_steps else 0
+    row = report.Row("published", {step: 100 * cell.accuracy})
+    if cell.step is None:
+      return [row], [f"The published {100 * cell.accuracy:g} % is that of {cell.source}."]
     note = (
-      f"The published {100 * cell.accuracy:g} % is read after {cell.step} steps, on test tasks with "
+      f"The published {100 * cell.accuracy:g} % ({cell.source}) is read after {cell.step} steps, on test tasks with "
       f"{report.count_of(queries, 'query')} per class{', to judge by its interval' if queries < shots else ''}."
     )
-    return [report.Row("published (table 1)", {cell.step: 100 * cell.accuracy})], [note]
+    return [row], [note]
 
 
 def make_model(config):

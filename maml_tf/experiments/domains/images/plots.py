@@ -25,7 +25,7 @@ def accuracy_against_steps(results, title, chance, published=None):
     label = f"{queries} {'query' if queries == '1' else 'queries'} per class"
     report.curve(axis, mean, ci95, across=1, label=label)
   if published is not None:
-    axis.plot(published.step, 100 * published.accuracy, "k*", markersize=10, label="published")
+    axis.plot(published.step or 0, 100 * published.accuracy, "k*", markersize=10, label="published")
   axis.axhline(100 * chance, color="tab:gray", linestyle=":", label="chance")
   axis.set_title(title, fontsize=9)
   axis.set_xlabel("gradient steps")

@@ -1,24 +1,19 @@
-"""Walks through streams of tasks (Finn et al. 2019): what is particular to Rainbow MNIST, and to quadratics."""
+"""Walks through streams of tasks (Finn et al. 2019): what they share, and what is particular to images."""
 
 import functools
 
-import keras
 import numpy as np
-import tensorflow as tf
 
-from maml_tf import models, tasks
-from maml_tf.datasets import rainbow, rainbow_mnist
+from maml_tf import losses, models, tasks
+from maml_tf.datasets import image_sequence, pose, rainbow, rainbow_mnist, sequence_sizes
 from maml_tf.experiments import figures, report
 from maml_tf.experiments.domains import online as records
 from maml_tf.experiments.domains.online import plots
 from maml_tf.experiments.experiment import Experiment
-from maml_tf.losses import mse, smoothed_crossentropy
-from maml_tf.online import STRATEGIES, OnlineLearner, Stream, UpdateProcedure, WarmStart, metrics, quadratics
+from maml_tf.online import STRATEGIES, OnlineLearner, Stream, UpdateProcedure, WarmStart, heads, metrics
 from maml_tf.training import optimizers
 
-AMOUNTS = (20, 100, 900)  # examples after which an accuracy is read
 LAST_TASKS = 10
-REGRET_POINTS = 100
 
 
 class OnlineExperiment(Experiment):
@@ -67,54 +62,71 @@ class OnlineExperiment(Experiment):
     """{"tasks": tasks of which all data has arrived, "amounts", "loss": [tasks][batches], ...}."""
     stream = self.stream
     warm = stream.warm_start.tasks
-    arrived = slice(warm, warm + stream.rounds_of_tasks(int(state["round"])) // stream.sequence.num_batches)
-    found = {name: state[name].numpy()[arrived].astype(np.float64) for name in ("loss", "accuracy") if name in state}
+    arrived, judged = slice(warm, warm + stream.tasks_after(int(state["round"]))), stream.judged[0]
+    found = {n: state[n].numpy()[arrived, judged].astype(np.float64) for n in ("loss", "accuracy") if n in state}
     return {
       "tasks": len(found["loss"]),
       "first_task": warm,
       "of_tasks": stream.sequence.num_tasks - warm,
-      "amounts": stream.sequence.amounts.tolist(),
+      "amounts": self.amounts.tolist(),
       **{name: np.round(values, 6).tolist() for name, values in found.items()},
       **self.measured(found, arrived),
     }
 
+  @property
+  def amounts(self):
+    """Examples of a task with which it is judged: int64 [judgments]."""
+    return self.stream.sequence.amounts[self.stream.judged[0]]
+
   def measured(self, found, arrived):
-    """What is made of the losses and accuracies, NumPy [tasks, batches] each, of these tasks: JSON-able."""
+    """What is made of the losses and accuracies, NumPy [tasks, judgments] each, of these tasks: JSON-able."""
     raise NotImplementedError
 
 
-class RainbowExperiment(OnlineExperiment):
-  """Everything about a run that is particular to Rainbow MNIST.
+class ImagesExperiment(OnlineExperiment):
+  """A stream of images, of which a subclass has `make_sequence`, `make_model` and `loss`.
 
-  Args:
-    config: `Config`.
+  Attributes:
+    title: of the stream.
+    measure: "accuracy" or "loss": what is compared with the threshold.
+    amounts_read: examples after which it is read.
   """
+
+  title = None
+  measure = "accuracy"
+  amounts_read = ()
 
   def __init__(self, config):
     super().__init__(config)
-    self.model = models.StridedConvNet(rainbow.CLASSES, config.num_filters)
+    self.model = self.make_model()
+
+  @property
+  def seed(self):
+    """Of the order of the tasks."""
+    return self.config.seed if self.config.order_seed is None else self.config.order_seed
+
+  def make_sequence(self):
+    """The `TaskSequence`, in the order of the seed."""
+    raise NotImplementedError
+
+  def make_model(self):
+    raise NotImplementedError
+
+  @property
+  def loss(self):
+    """Of the algorithm."""
+    raise NotImplementedError
 
   @functools.cached_property
   def stream(self):
     config = self.config
-    images, labels, names = rainbow_mnist.load(config.data_dir, rainbow.parse_colors(config.colors))
-    labels = np.broadcast_to(labels, [len(images), len(labels)])
-    split = rainbow.CLASSES * rainbow.PER_CLASS
-    # Sorted by name, as the seed's order has to hang on no folder's.
-    order = np.argsort(names)
-    sequence = tasks.TaskSequence(
-      images[order, :split], labels[:, :split], images[order, split:], labels[:, split:], rainbow.BATCH,
-      [names[k] for k in order],
-    )  # fmt: skip
-    seed = config.seed if config.order_seed is None else config.order_seed
     rounds = records.warm_rounds(config.warm_start_tasks, config.warm_start_updates, config.meta_updates)
     warm_start = WarmStart(config.warm_start_tasks, config.warm_start_batches, rounds)
-    return Stream(sequence.shuffled(seed, config.num_tasks), warm_start)
+    return Stream(self.make_sequence(), warm_start, config.judge_growth)
 
   def algorithm(self, inner_lr):
     config = self.config
-    loss = smoothed_crossentropy(config.label_smoothing) if config.label_smoothing else "crossentropy"
-    algorithm = self.base(loss, inner_lr)
+    algorithm = self.base(self.loss, inner_lr)
     if config.applies("checkpoint_inner_steps"):
       algorithm.checkpoint_inner_steps = config.checkpoint_inner_steps
     return UpdateProcedure(algorithm, self.grad_steps, config.support_reduction, config.inner_batch)
@@ -130,14 +142,16 @@ class RainbowExperiment(OnlineExperiment):
     )  # fmt: skip
 
   def measured(self, found, arrived):
-    amounts, accuracy = self.stream.sequence.amounts, found["accuracy"]
-    examples, reached = metrics.learning_efficiency(accuracy, amounts, self.config.threshold)
+    amounts, values = self.amounts, found[self.measure]
+    higher = self.measure == "accuracy"
+    examples, reached = metrics.learning_efficiency(values, amounts, self.config.threshold, higher)
+    read = [n for n in self.amounts_read if amounts[0] <= n <= amounts[-1]]
     return {
       "names": list(self.stream.sequence.names[arrived]),
       "threshold": self.config.threshold,
       "examples_to_threshold": examples.tolist(),
       "reached": reached.tolist(),
-      "accuracy_after": {str(n): np.round(metrics.after(accuracy, amounts, n), 6).tolist() for n in AMOUNTS},
+      f"{self.measure}_after": {str(n): np.round(metrics.after(values, amounts, n), 6).tolist() for n in read},
       "proficiency": np.round(metrics.proficiency(found["loss"]), 6).tolist(),
     }
 
@@ -146,9 +160,10 @@ class RainbowExperiment(OnlineExperiment):
 
     def write(iteration, state, board):
       results = self.evaluate_state(state)
-      before = max(0, results["tasks"] - self.config.validate_every // rainbow.NUM_BATCHES - 1)
+      batches = self.stream.sequence.num_batches
+      before = max(0, results["tasks"] - self.config.validate_every // batches - 1)
       for index in range(before, results["tasks"]):
-        after = {f"accuracy_after_{n}": values[index] for n, values in results["accuracy_after"].items()}
+        after = {f"{self.measure}_after_{n}": v[index] for n, v in results[f"{self.measure}_after"].items()}
         values = after | {n: results[n][index] for n in ("examples_to_threshold", "proficiency")}
         board.scalars(self.config.warm_start_tasks + index, values, "task")
 
@@ -156,92 +171,114 @@ class RainbowExperiment(OnlineExperiment):
 
   def plots(self, weights, results, directory):
     del weights
-    return figures.save_all(plots.of_rainbow({self.config.method: [results]}), directory) if results["tasks"] else []
+    if not results["tasks"]:
+      return []
+    drawn = plots.of_images([plots.Curve(self.config.description.title, self.config.method, [results])])
+    return figures.save_all({self.config.datasource: drawn}, directory)
 
   def report(self, results):
     """Medians and means over the last tasks."""
     config, tasks_there = self.config, results["tasks"]
-    title = f"Rainbow MNIST, {config.description.title}: {tasks_there} of {results['of_tasks']} tasks have arrived"
+    title = f"{self.title}, {config.description.title}: {tasks_there} of {results['of_tasks']} tasks have arrived"
     if not tasks_there:
       return report.Report(title, [], [])
     last = slice(-LAST_TASKS, None)
     count, reached = len(results["reached"][last]), sum(results["reached"][last])
     said = f"median {np.median(results['examples_to_threshold'][last]):.0f} ({reached} of {count} tasks reach it; "
-    rows = [report.Row(f"images to {config.threshold:.0%}", words=said + "the others count as 900)")]
-    for amount, values in results["accuracy_after"].items():
-      rows.append(report.Row(f"accuracy, {amount} images", words=f"{100 * np.mean(values[last]):.1f} %"))
+    percent = self.measure == "accuracy"
+    goal = f"{config.threshold:.0%}" if percent else f"error {config.threshold:g}"
+    rows = [report.Row(f"images to {goal}", words=said + f"the others count as {results['amounts'][-1]})")]
+    for amount, values in results[f"{self.measure}_after"].items():
+      mean = f"{100 * np.mean(values[last]):.1f} %" if percent else f"{np.mean(values[last]):.4f}"
+      rows.append(report.Row(f"{self.measure}, {amount} images", words=mean))
     rows.append(report.Row("loss in the end", words=f"{np.mean(results['proficiency'][last]):.3f}"))
     return report.Report(f"{title}; the last {count}, on 100 held-out images each", rows, [])
 
 
-class QuadraticsExperiment(OnlineExperiment):
-  """Everything about a run that is particular to the strongly convex example.
+class RainbowExperiment(ImagesExperiment):
+  """Everything about a run that is particular to Rainbow MNIST."""
 
-  Args:
-    config: `Config`.
+  title = "Rainbow MNIST"
+  amounts_read = (20, 100, 900)
+
+  def make_model(self):
+    return models.StridedConvNet(rainbow.CLASSES, self.config.num_filters)
+
+  @property
+  def loss(self):
+    return _crossentropy(self.config.label_smoothing)
+
+  def make_sequence(self):
+    config = self.config
+    images, labels, names = rainbow_mnist.load(config.data_dir, rainbow.parse_colors(config.colors))
+    # Sorted by name, as the seed's order has to hang on no folder's.
+    order = np.argsort(names)
+    sequence = _divided(
+      images[order], np.broadcast_to(labels, [len(images), len(labels)]), rainbow.CLASSES * rainbow.PER_CLASS,
+      rainbow.BATCH, [names[k] for k in order],
+    )  # fmt: skip
+    return sequence.shuffled(self.seed, config.num_tasks)
+
+
+class ImageSequenceExperiment(ImagesExperiment):
+  """Everything about a run that is particular to classes that arrive five at a time.
+
+  Trained on everything at once, there is a head for each task, since tasks share no classes.
   """
 
-  def __init__(self, config):
-    super().__init__(config)
-    self.model = linear_model()
+  title = "classes in sequence"
+  amounts_read = (50, 250, 2000)
 
-  @functools.cached_property
-  def tasks(self):
-    return quadratics.draw(self.config.num_tasks, self.config.seed)
+  @property
+  def heads(self):
+    strategy = STRATEGIES[self.config.method]
+    return 1 if strategy.adapts_in_training or strategy.of_current_task else self.config.num_tasks
 
-  @functools.cached_property
-  def stream(self):
-    return Stream(sequence_of(self.tasks))
+  def make_model(self):
+    shape = (image_sequence.SIZE, image_sequence.SIZE, 3)
+    return models.StridedConvNet(self.heads * sequence_sizes.WAYS, self.config.num_filters, shape)
 
-  def algorithm(self, inner_lr):
-    return UpdateProcedure(self.base(half_squared_error, inner_lr), self.grad_steps)
-
-  def optimizer(self):
-    return optimizers.SGD(self.config.meta_lr)
+  @property
+  def loss(self):
+    loss = _crossentropy(self.config.label_smoothing)
+    return loss if self.heads == 1 else heads.loss_of_own_head(losses.get(loss), sequence_sizes.WAYS)
 
   def sampling(self):
-    return dict(meta_batch_size=None, inner_batch=quadratics.DIMENSIONS, pays_first=True)
+    own = functools.partial(heads.own_head, sequence_sizes.WAYS) if self.heads > 1 else None
+    return super().sampling() | {"heads": own}
 
-  def measured(self, found, arrived):
-    if not len(found["loss"]):
-      return {"rounds": [], "regret": []}
-    seen = quadratics.Quadratics(*(values[arrived] for values in self.tasks))
-    steps = self.config.update_lr if self.config.applies("update_lr") else quadratics.ALPHA
-    regret = metrics.regret(found["loss"][:, 0], seen.stepped(steps).smallest_sums())
-    rounds = np.unique(np.geomspace(1, len(regret), REGRET_POINTS).astype(int).tolist() + _marks(len(regret)))
-    return {"rounds": rounds.tolist(), "regret": np.round(regret[rounds - 1], 6).tolist()}
-
-  def plots(self, weights, results, directory):
-    del weights
-    if not results["tasks"]:
-      return []
-    return figures.save_all({"regret": plots.regret({self.config.method: [results]})}, directory)
-
-  def report(self, results):
-    """The regret after 10, 100, ... rounds."""
-    title = f"Cumulative regret, quadratics, {self.config.description.title}, against the best initialisation"
-    regret = dict(zip(results["rounds"], results["regret"], strict=True))
-    rows = [report.Row(f"after {n:,} tasks", words=f"{regret[n]:.2f}") for n in _marks(results["tasks"])]
-    return report.Report(title, rows, [])
+  def make_sequence(self):
+    config = self.config
+    images, labels, names = image_sequence.load(config.data_dir, config.images, self.seed, config.examples_per_task)
+    count = config.num_tasks
+    head = np.arange(count)[:, np.newaxis] if self.heads > 1 else np.zeros([count, 1], int)
+    labels = (labels + sequence_sizes.WAYS * head).astype(np.int32)
+    return _divided(images[:count], labels, config.examples_per_task, sequence_sizes.BATCH, names[:count])
 
 
-def _marks(rounds):
-  """The numbers of rounds that a table has, and the last one."""
-  return sorted({n for n in (10, 100, 1000, 3000, rounds) if 0 < n <= rounds})
+class PoseExperiment(ImagesExperiment):
+  """Everything about a run that is particular to poses of objects."""
+
+  title = "poses"
+  measure = "loss"
+  amounts_read = (20, 60, 400)
+  loss = "mse"
+
+  def make_model(self):
+    size = self.config.image_size
+    return models.FeaturePointNet(4, self.config.num_filters, (size, size, 3))
+
+  def make_sequence(self):
+    config = self.config
+    examples = config.examples_per_task + records.POSE_HELD_OUT
+    drawn = pose.load(config.data_dir, config.renderer, config.image_size, config.num_tasks, examples)
+    return _divided(*drawn[:2], config.examples_per_task, records.POSE_BATCH, drawn[2]).shuffled(self.seed)
 
 
-def half_squared_error(labels, outputs):
-  """(y - x w)^2 / 2: with the examples of a quadratic, its value is f(w)."""
-  return mse(labels, outputs) / 2
+def _crossentropy(smoothing):
+  return losses.smoothed_crossentropy(smoothing) if smoothing else "crossentropy"
 
 
-def linear_model():
-  """w, from zero: what a quadratic is a function of."""
-  layer = keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros", name="w")
-  return models.from_keras(keras.Sequential([keras.Input([quadratics.DIMENSIONS]), layer]))
-
-
-def sequence_of(drawn, dtype=tf.float32):
-  """The `TaskSequence` of `Quadratics`: each arrives at once, and is judged by what it is."""
-  x, y = (values.astype(tf.as_dtype(dtype).as_numpy_dtype) for values in drawn.examples())
-  return tasks.TaskSequence(x, y, x, y, quadratics.DIMENSIONS)
+def _divided(x, y, arriving, batch_size, names):
+  """The `TaskSequence` of examples of which the first ones arrive, and the others are held out."""
+  return tasks.TaskSequence(x[:, :arriving], y[:, :arriving], x[:, arriving:], y[:, arriving:], batch_size, names)

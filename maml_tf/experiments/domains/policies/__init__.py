@@ -46,6 +46,13 @@ PRESETS = {
   "bandit": _BANDIT,
   "tabular": _BANDIT,
 }
+_TITLES = {  # where a task's name would not do in a table
+  "point": "2D navigation",
+  "cheetah_vel": "HalfCheetah, velocity",
+  "cheetah_dir": "HalfCheetah, direction",
+  "ant_vel": "Ant, velocity",
+  "ant_dir": "Ant, direction",
+}
 IN_THE_GRAPH = ("point", "bandit", "tabular")  # the others are simulated by MuJoCo
 NOT_DRAWABLE = ("bandit", "tabular")
 
@@ -113,7 +120,7 @@ def check(config, require):
 DOMAIN = Domain(
   name="policies",
   kind="policies",
-  datasources=tuple(PRESETS),
+  datasources={name: _TITLES.get(name, name) for name in PRESETS},
   settings=frozenset({
     "meta_batch_size", "pretrain_iterations", "rollouts_per_task", "horizon", "inner", "outer", "max_kl", "hvp",
     "hvp_subsample", "sim_threads", "render",

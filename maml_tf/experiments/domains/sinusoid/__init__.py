@@ -45,7 +45,7 @@ def check(config, require):
 DOMAIN = Domain(
   name="sinusoid",
   kind="regression",
-  datasources=("sinusoid",),
+  datasources={"sinusoid": "sinusoid"},
   settings=frozenset({
     "pretrain_iterations", "update_batch_size", "train_update_batch_size", "norm", "init_stddev", "bn_mode",
     "task_chunk", "checkpoint_inner_steps", "mixed_precision", "export_half", "export_bn_mode", "eval_queries",

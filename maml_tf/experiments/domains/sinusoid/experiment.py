@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from maml_tf import evaluation, models, randomness, tasks, tracing
-from maml_tf.algorithms.pretraining import best_step_size
+from maml_tf.algorithms.pretraining import search_step_size
 from maml_tf.experiments import figures, report
 from maml_tf.experiments.algorithms import make_algorithm, meta_lr
 from maml_tf.experiments.domains.sinusoid import plots, published
@@ -73,11 +73,12 @@ class SinusoidExperiment(Experiment):
     results = {}
     for shots in sorted({*EVALUATION_SHOTS, config.update_batch_size}):
       losses = self._loss_function(weights, shots)
-      rate = config.update_lr if config.applies("update_lr") else None
+      rate, tried = config.update_lr if config.applies("update_lr") else None, {}
       if rate is None and config.applies("update_lr"):
-        rate = best_step_size(lambda size, losses=losses: losses(size, "validation"))
+        rate, tried = search_step_size(lambda size, losses=losses: losses(size, "validation"))
       summary = evaluation.summarise(losses(rate, split))
       results[str(shots)] = {"inner_lr": rate, "mse": {n: v.tolist() for n, v in summary.items()}}
+      results[str(shots)] |= {"step_sizes_tried": tried} if tried else {}
     return results
 
   def inner_lr(self, results):
