@@ -3,7 +3,7 @@
   python scripts/benchmark.py sinusoid       # meta-iterations per second: sampling, second-order MAML, Adam
   python scripts/benchmark.py omniglot       # one second-order meta-gradient on random images: milliseconds, memory
   python scripts/benchmark.py miniimagenet
-  python scripts/benchmark.py memory         # miniImageNet: inner steps kept or recomputed; an evaluation in one or in parts
+  python scripts/benchmark.py memory         # miniImageNet: inner steps kept or recomputed; evaluating in parts
   python scripts/benchmark.py large          # heads of large Keras models, beside a plain loop over tasks
   python scripts/benchmark.py rl             # environment steps per second beside Gymnasium's vector environments
 
