@@ -68,6 +68,31 @@ def trained(script, tmp_path_factory):
   return logdir
 
 
+def test_tensorboard_has_the_settings_that_apply_and_what_came_of_them(trained):
+  """On its HParams page, by the code that makes that page."""
+  from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+  from tensorboard.plugins.hparams import metadata
+
+  run = run_directory(trained)
+  events = EventAccumulator(str(run / "events"), size_guidance={"tensors": 0}).Reload()
+  content = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+  settings = dict(metadata.parse_session_start_info_plugin_data(content).hparams)
+  assert settings["method"].string_value == "maml" and settings["update_lr"].number_value == 0.001
+  assert not {"num_filters", "num_classes", "horizon", "data_dir", "logdir", "resume"} & set(settings)
+  results = json.loads((run / "results.json").read_text())["results"]
+  tags = [tag for tag in events.Tags()["tensors"] if tag.startswith("final/") and "mean" not in tag]
+  numbers = [float(tf_number) for tag in tags for tf_number in last_numbers(events, tag)]
+  assert numbers and any(str(number)[:4] in json.dumps(results) for number in numbers)
+
+
+def last_numbers(events, tag):
+  """What a scalar ended with; nothing for a picture."""
+  import tensorflow as tf
+
+  value = tf.make_ndarray(events.Tensors(tag)[-1].tensor_proto)
+  return [value] if value.shape == () else []
+
+
 @pytest.fixture
 def copied(trained, tmp_path):
   """A copy of `trained` of one's own."""
