@@ -51,8 +51,9 @@ class Report:
     return [self.title, *heading, *(self._line(row) for row in self.rows), *self.notes]
 
   def final(self):
-    """Dict of a row's label -> its number after the last step that has a column."""
-    numbers = {row.label: self._mean(row, self.steps[-1]) for row in self.rows if row.words is None and self.steps}
+    """Dict of a row's label -> its number after the last step that has a column; of what has been measured."""
+    measured = [row for row in self.rows if row.ci95 is not None and self.steps]
+    numbers = {row.label.strip(): self._mean(row, self.steps[-1]) for row in measured}
     return {label: float(mean) for label, mean in numbers.items() if mean is not None}
 
   def _line(self, row):
