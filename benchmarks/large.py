@@ -13,6 +13,7 @@ from maml_tf.errors import UserError
 
 OURS, PLAIN = "maml_tf", "plain loop over tasks"
 NETWORKS = ("MobileNetV2", "ResNet50", "EfficientNetB0", "BERT")
+SIZES = ("tasks", "queries", "size", "num_updates")
 TOKENS, VOCABULARY = 64, 1000  # of BERT
 
 
@@ -43,7 +44,7 @@ def settings_of(networks, **sizes):
   """
   if not set(networks) <= set(NETWORKS):
     raise UserError(f"networks={','.join(networks)}: expected some of {', '.join(NETWORKS)}")
-  given = {name: size for name, size in sizes.items() if size is not None and name != "filters"}
+  given = {name: size for name, size in sizes.items() if size is not None}
   return [Setting(network, frozen, **given) for network in networks for frozen in (True, False)]
 
 
@@ -155,13 +156,17 @@ def make_step(name, setting, episodes):
   return {OURS: our_step, PLAIN: plain_step}[name](setting, episodes)
 
 
-def run(settings, rounds, seconds):
-  """Times both contenders in every setting; returns a JSON-able dict.
+def run(asked):
+  """Times both contenders in every setting of `settings_of`; returns a JSON-able dict.
+
+  Args:
+    asked: has `networks`, `rounds`, `seconds` and the sizes of a `Setting` (None: its default).
 
   Raises:
-    UserError: they do not compute the same.
+    UserError: a network is unknown, or they do not compute the same.
   """
-  return {"large": [_measured(setting, rounds, seconds) for setting in settings]}
+  settings = settings_of(asked.networks, **{size: getattr(asked, size) for size in SIZES})
+  return {"large": [_measured(setting, asked.rounds, asked.seconds) for setting in settings]}
 
 
 def _measured(setting, rounds, seconds):

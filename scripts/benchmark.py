@@ -4,6 +4,7 @@
   python scripts/benchmark.py omniglot       # one second-order meta-gradient on random images: milliseconds, memory
   python scripts/benchmark.py miniimagenet
   python scripts/benchmark.py memory         # miniImageNet: inner steps kept or recomputed; evaluating in parts
+  python scripts/benchmark.py litert         # trained networks in LiteRT's interpreter
   python scripts/benchmark.py large          # heads of large Keras models, beside a plain loop over tasks
   python scripts/benchmark.py rl             # environment steps per second beside Gymnasium's vector environments
 
@@ -23,6 +24,7 @@ sys.path.insert(1, str(pathlib.Path(__file__).parents[1]))  # `benchmarks` is no
 
 import benchmarks.images
 import benchmarks.large
+import benchmarks.litert
 import benchmarks.policies
 import benchmarks.sinusoid
 from benchmarks import circumstances
@@ -65,11 +67,6 @@ def memory():
   return {**benchmarks.images.run_memory(sizes, FLAGS.rounds, FLAGS.seconds, contenders), **timed()}
 
 
-def large():
-  settings = benchmarks.large.settings_of(FLAGS.networks, **{s: FLAGS[s].value for s in (*SIZES, "size")})
-  return {**benchmarks.large.run(settings, FLAGS.rounds, FLAGS.seconds), **timed()}
-
-
 def rl():
   benchmarks.policies.check_installed()
   import_tensorflow()
@@ -81,7 +78,9 @@ def timed():
   return circumstances.describe(rounds=FLAGS.rounds, seconds=FLAGS.seconds)
 
 
-BENCHMARKS = {"sinusoid": sinusoid, "memory": memory, "large": large, "rl": rl}
+BENCHMARKS = {"sinusoid": sinusoid, "memory": memory, "rl": rl}
+BENCHMARKS["large"] = lambda: {**benchmarks.large.run(FLAGS), **timed()}
+BENCHMARKS["litert"] = lambda: {**benchmarks.litert.run(FLAGS.rounds), **timed()}
 BENCHMARKS |= {name: functools.partial(images, name) for name in ("omniglot", "miniimagenet")}
 
 

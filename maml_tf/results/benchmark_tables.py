@@ -104,12 +104,26 @@ def large(content):
   return Table(("body, and how it is learned", "ms", "× plain", "first call, s", "× plain", "peak GB", "× plain"), rows)
 
 
+def litert(content):
+  """Trained networks in LiteRT's interpreter."""
+  rows = []
+  for name, row in content["litert"].items():
+    sizes = [Number(row[key] / 1e3, format=",.0f") for key in ("bytes", "saved_model_bytes")]
+    times = [Number(row[key]) for key in ("adapt_ms", "predict_ms", "saved_model_adapt_ms")]
+    rows.append([f"`{name}`", *sizes, *times, f"{row['largest_difference']:.0e}"])
+  headings = (
+    "network", "kB", "SavedModel, kB", "a step, ms", "a query, ms", "SavedModel, a step, ms", "largest difference",
+  )  # fmt: skip
+  return Table(headings, rows)
+
+
 # What is in a benchmark's file -> the table's name (None: the file's) and the function that makes it.
 _BY_KEY = {
   "iterations_per_second": (None, iterations_per_second),
   "milliseconds": (None, milliseconds),
   "by_inner_steps": (None, memory),
   "large": (None, large),
+  "litert": (None, litert),
   "evaluation": ("benchmark_evaluation", evaluation),
   "steps_per_second": (None, steps_per_second),
   "meta_iteration": ("benchmark_meta_iteration", meta_iteration),
