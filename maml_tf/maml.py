@@ -148,8 +148,11 @@ def _record_steps(step_from, sources, adapted_names, num_updates):
 
 def _through_steps(step_from, sources, upstream, trail, num_updates):
   """Runs the steps backward: the gradient of the last weights, `upstream`, pulled back to the sources."""
-  zeros = tf.nest.map_structure(tf.zeros_like, sources)
-  totals = zeros | {"weights": {n: zeros["weights"][n] if n in trail else g for n, g in upstream.items()}}
+  # What no step changes is used at every step; the gradient of the adapted weights goes on to the step before.
+  totals = {
+    "weights": {n: gradient for n, gradient in upstream.items() if n not in trail},
+    "rates": tf.nest.map_structure(tf.zeros_like, sources["rates"]),
+  }
 
   def body(step, gradient, totals):
     before = {n: tf.gather(values, step) for n, values in trail.items()}
@@ -160,8 +163,7 @@ def _through_steps(step_from, sources, upstream, trail, num_updates):
       after = {n: weights[n] for n in trail}
     pulled = tape.gradient(after, at_step, gradient, unconnected_gradients=tf.UnconnectedGradients.ZERO)
     gradient = {n: pulled["weights"][n] for n in trail}
-    # What no step changes is used at every step; the adapted weights go on to the step before.
-    pulled["weights"] |= {n: tf.zeros_like(g) for n, g in gradient.items()}
+    pulled["weights"] = {n: pulled["weights"][n] for n in totals["weights"]}
     return step - 1, gradient, tf.nest.map_structure(tf.add, totals, pulled)
 
   # One at a time: what a step computes anew does not wait for the gradient, so that others would be begun beside it.
