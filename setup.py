@@ -14,6 +14,7 @@ TF_AGENTS = [
 ]
 UNSUPERVISED = ["scikit-learn>=1.6"]
 DEMO = ["flask>=3.1"]  # with TRUSTED_HOSTS
+DOCS = ["mkdocs>=1.6", "mkdocstrings[python]>=0.26", "pymdown-extensions>=10.0"]
 RENDER = ["imageio>=2.34", "imageio-ffmpeg>=0.5", "pillow>=10.1"]
 
 
@@ -62,6 +63,7 @@ setup(
   extras_require={
     "tf-agents": TF_AGENTS,
     "demo": DEMO,
+    "docs": DOCS,
     "render": RENDER,
     "unsupervised": UNSUPERVISED,
     "test": [
@@ -71,6 +73,7 @@ setup(
       "ruff>=0.6",
       "playwright>=1.45",
       *DEMO,
+      *DOCS,
       *TF_AGENTS,
       *RENDER,
       *UNSUPERVISED,

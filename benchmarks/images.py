@@ -256,7 +256,7 @@ def make_step(name, *arguments):
   return {MAP_FN: map_fn_step, SGEMM: sgemm_step}[name](*arguments)
 
 
-def serve(connection, name, setting, weights, episodes):
+def serve(connection, make, name, *arguments):
   """A contender's process: prepares, reports its first result, then runs for as long as it is asked to each time.
 
   Memory is what Linux calls the high-water mark of the resident set, less the resident set once the library is
@@ -264,8 +264,8 @@ def serve(connection, name, setting, weights, episodes):
   """
   import_library(name)
   baseline = resident("VmRSS")
+  step = make(name, *arguments)
   began = time.perf_counter()
-  step = make_step(name, setting, weights, episodes)
   loss, gradients = step()
   norm = math.sqrt(sum(float(np.sum(np.square(g, dtype=np.float64))) for g in gradients.values()))
   connection.send({"loss": float(loss), "norm": norm, "first_call_s": time.perf_counter() - began})
@@ -313,12 +313,12 @@ def resident(which):
 
 
 class Worker:
-  """A contender in its own process."""
+  """A contender in its own process, which `make(name, *arguments)` makes there: a function () -> (loss, gradients)."""
 
-  def __init__(self, name, *arguments):
+  def __init__(self, name, *arguments, make=make_step):
     context = multiprocessing.get_context("spawn")
     self._connection, other = context.Pipe()
-    self._process = context.Process(target=serve, args=(other, name, *arguments), daemon=True)
+    self._process = context.Process(target=serve, args=(other, make, name, *arguments), daemon=True)
     self._process.start()
     other.close()
     self.name, self.times = name, []

@@ -103,7 +103,8 @@ def gradients(tape, target, weights):
       f"the loss does not depend on any of the weights {', '.join(weights)}: "
       "it must be computed from model.apply(weights, ...) with differentiable operations"
     )
-  return {n: tf.zeros_like(weights[n]) if g is None else g for n, g in found.items()}
+  # That of an embedding comes as rows and their indices, which cannot be summed over chunks.
+  return {n: tf.zeros_like(weights[n]) if g is None else tf.convert_to_tensor(g) for n, g in found.items()}
 
 
 def num_tasks_of(x):

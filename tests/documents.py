@@ -6,7 +6,7 @@ import re
 from typing import NamedTuple
 
 ROOT = pathlib.Path(__file__).parents[1]
-NOT_OURS = ("build", "dist", "logs", "venv")  # as in .gitignore; hidden folders are not looked into either
+NOT_OURS = ("build", "dist", "logs", "site", "venv")  # as in .gitignore; hidden folders are not looked into either
 
 
 class Block(NamedTuple):

@@ -18,7 +18,7 @@ FLOORS = (
   ("maml_tf.algorithms",),
   ("maml_tf.training", "maml_tf.evaluation", "maml_tf.export", "maml_tf.tf1_import"),
   ("maml_tf.front", "maml_tf.gradient_check", "maml_tf.loading", "maml_tf.pictures", "maml_tf.contact_sheet",
-   "maml_tf.demo"),
+   "maml_tf.demo", "maml_tf.litert"),
   ("maml_tf.online", "maml_tf.rl", "maml_tf.unsupervised"),
   ("maml_tf.experiments",),
   ("maml_tf.results",),

@@ -96,14 +96,20 @@ def test_adapts_as_numpy_does_without_this_package(trained, tmp_path):
   assert done.stdout.strip() == "all equal", done.stderr[-2000:]
 
 
-def test_signature_is_listed_by_the_command_line_tool(trained):
+def test_signature_is_that_of_the_documented_request(trained):
+  """docs/predicting.md has the request for TensorFlow Serving; names, dtypes and sizes by TensorFlow's tool."""
+  tool = [sys.executable, "-m", "tensorflow.python.tools.saved_model_cli", "show", "--dir", str(trained[2])]
   done = subprocess.run(
-    [sys.executable, "-m", "tensorflow.python.tools.saved_model_cli", "show", "--dir", str(trained[2]), "--all"],
-    capture_output=True, text=True, timeout=300,
-  )  # fmt: skip
-  assert "signature_def['adapt_and_predict']" in done.stdout, done.stderr[-2000:]
-  for name in ("support_x", "support_y", "query_x", "num_updates", "outputs"):
-    assert name in done.stdout
+    [*tool, "--tag_set", "serve", "--signature_def", "adapt_and_predict"], capture_output=True, text=True, timeout=300
+  )
+  listed = re.findall(r"(inputs|outputs)\['(\w+)'\] tensor_info:\s+dtype: (\w+)\s+shape: (.*)", done.stdout)
+  assert {(kind, name): rest for kind, name, *rest in listed} == {
+    ("inputs", "support_x"): ["DT_FLOAT", "(-1, 1)"],
+    ("inputs", "support_y"): ["DT_FLOAT", "(-1, 1)"],
+    ("inputs", "query_x"): ["DT_FLOAT", "(-1, 1)"],
+    ("inputs", "num_updates"): ["DT_INT32", "()"],
+    ("outputs", "outputs"): ["DT_FLOAT", "(-1, 1)"],
+  }, done.stderr[-2000:]
 
 
 def test_initialization_round_trip(trained):

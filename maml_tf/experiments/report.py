@@ -50,14 +50,24 @@ class Report:
     heading = [f"{'':24}{header}"] if header else []
     return [self.title, *heading, *(self._line(row) for row in self.rows), *self.notes]
 
+  def final(self):
+    """Dict of a row's label -> its number after the last step that has a column; of what has been measured."""
+    measured = [row for row in self.rows if row.ci95 is not None and self.steps]
+    numbers = {row.label.strip(): self._mean(row, self.steps[-1]) for row in measured}
+    return {label: float(mean) for label, mean in numbers.items() if mean is not None}
+
   def _line(self, row):
     if row.words is not None:
       return f"{row.label:24}     {row.words}"
     cells = (self._cell(row, step) for step in self.steps)
     return f"{row.label:24}{''.join(f'{cell:>{self.width}}' for cell in cells)}".rstrip()
 
+  @staticmethod
+  def _mean(row, step):
+    return row.mean.get(step) if isinstance(row.mean, dict) else _at(row.mean, step)
+
   def _cell(self, row, step):
-    mean = row.mean.get(step) if isinstance(row.mean, dict) else _at(row.mean, step)
+    mean = self._mean(row, step)
     if mean is None:
       return ""
     ci95 = None if row.ci95 is None else _at(row.ci95, step)

@@ -74,6 +74,7 @@ def _run(config, experiment, command, say, began):
       state, training["evaluated_iteration"] = _load_best(learner, config, directory, say)
     with np.errstate(all="ignore"):  # a table with inf or nan in it says enough
       results = experiment.evaluate_state(state)
+    report = experiment.report(results)
     content = {
       **_settings_of_results(config),
       "results": results,
@@ -92,16 +93,17 @@ def _run(config, experiment, command, say, began):
     with writing(directory.plots):
       plots = experiment.plots(state["weights"], results, directory.plots)
     if config.log and (learned or config.render):
-      _show_in_tensorboard("final" if learned else "evaluation", directory, training, plots)
-  for line in ["", *experiment.report(results).lines(), "", *_written(config, directory, path, training, plots)]:
+      _show_in_tensorboard("final" if learned else "evaluation", directory, training, plots, report)
+  for line in ["", *report.lines(), "", *_written(config, directory, path, training, plots)]:
     say(line)
   return {**content, "directory": str(directory.path)}
 
 
-def _show_in_tensorboard(group, directory, training, plots):
-  """The plots that a training ended with, or those of an evaluation, by the names of their files."""
+def _show_in_tensorboard(group, directory, training, plots, report):
+  """What a training ended with, or an evaluation: its numbers, and the plots by the names of their files."""
   board = TensorBoard(directory.events)
   iteration = training.get("evaluated_iteration", training["iteration"])
+  board.scalars(iteration, report.final(), group)  # and so a column of the HParams page
   for path in map(pathlib.Path, plots):
     if path.suffix in (".png", ".gif"):
       board.image_file(iteration, f"{group}/{path.stem}", path)
@@ -221,8 +223,15 @@ def _train(config, experiment, learner, directory, command, say):
     on_validation=experiment.on_validation() if config.log else None,
     on_interrupt=lambda info: training_record.add(directory, info, command),
     say=say,
+    hyperparameters=_hyperparameters(config),
   )
   return trainer.train()
+
+
+def _hyperparameters(config):
+  """What shapes this training: the settings that apply."""
+  shaping = {name: getattr(config, name) for name, s in SETTINGS.items() if s.hashed and config.applies(name)}
+  return {"method": config.method, **shaping}
 
 
 def _chooses_best(config, experiment):

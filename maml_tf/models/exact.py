@@ -72,13 +72,14 @@ def exact_derivatives():
 
 
 @contextlib.contextmanager
-def exact_normalisation(batch_statistics):
+def exact_normalisation(batch_statistics, derivatives=True):
   """Within this scope, models have exact derivatives, and batch normalisation the statistics that it is told.
 
   Args:
     batch_statistics: whether batch normalisation uses the batch at hand, and leaves its plain mean and variance in
       the moving ones, although the model runs with training=False. (A layer frozen with `trainable = False` uses its
       moving statistics, as in Keras.)
+    derivatives: False: of the first order alone, which TensorFlow's own functions have, in less memory.
   """
 
   def told(original):
@@ -91,7 +92,10 @@ def exact_normalisation(batch_statistics):
 
     return call
 
-  with exact_derivatives(), replaced([(keras.layers.BatchNormalization, "call", told)]):
+  with (
+    exact_derivatives() if derivatives else contextlib.nullcontext(),
+    replaced([(keras.layers.BatchNormalization, "call", told)]),
+  ):
     yield
 
 

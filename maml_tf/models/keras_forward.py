@@ -19,14 +19,15 @@ class Forward:
     names: dict of the id of a variable -> its name, of trainable ones at least.
     moving: dict of name of a statistic -> the moving variable of batch normalisation that stands for it; those that the
       network does not have are left out.
+    twice: whether it may be differentiated twice.
 
   Attributes:
     names: of the trainable variables, in the order of the network.
     is_large: whether tasks are computed one after the other, by what is traced once.
   """
 
-  def __init__(self, network, names, moving):
-    self.network = network
+  def __init__(self, network, names, moving, twice=True):
+    self.network, self._twice = network, twice
     self.names = [names[id(variable)] for variable in network.trainable_variables]
     own = {id(variable) for variable in network.variables}
     self._moving = {key: id(variable) for key, variable in moving.items() if id(variable) in own}
@@ -67,7 +68,7 @@ class Forward:
     given = {self._moving[key]: statistics[key] for key in self._moving} if statistics else {}
     # `stateless_call` goes past `__call__`, which would have dropped an argument that the model does not take.
     arguments = {"training": False} if keras_tree.takes(self.network.call, "training") else {}
-    with exact.exact_normalisation(batch_statistics=not statistics), _differentiable_kernels(self.network):
+    with exact.exact_normalisation(not statistics, self._twice), _differentiable_kernels(self.network):
       outputs, updated, added = self.network.stateless_call(
         [weights[name] for name in self.names],
         [given.get(id(v), v) for v in variables],

@@ -78,7 +78,7 @@ class KerasModel(explicit.ExplicitModel):
       and re.search("/moving_(mean|variance)$", name)
     }
     moving = {key: self._named[name].variable for key, name in self._moving.items()}
-    self._forward_of = lambda network: Forward(network, names, moving)
+    self._forward_of = functools.partial(Forward, names=names, moving=moving)
     self._forward = self._forward_of(model)
     self._trainable_names = self._forward.names
     self._parts = functools.cache(self._find_parts)  # a function again: Keras would track a dict of models
@@ -197,7 +197,10 @@ class KerasModel(explicit.ExplicitModel):
     found = keras_cut.cut(self.model, {id(self._named[name].variable) for name in changed}) if changed else None
     if not found:
       return None
-    body, rest = (Part(self, self._forward_of(network), example_shape(network, None)) for network in found)
+    body, rest = (
+      Part(self, self._forward_of(network, twice=twice), example_shape(network, None))
+      for network, twice in zip(found, (False, True), strict=True)  # no inner step differentiates the body
+    )
     # A loop over steps has no gradient of what comes from outside: features that are meta-learned.
     rest.loops_over_steps = rest.is_large and not body.learned
     return body, rest

@@ -101,6 +101,33 @@ def rounds(content):
   return Table((f"a stream of {content['rounds'][-1]:,} rounds", "ms a round", "MB resident"), rows)
 
 
+def large(content):
+  """Time, first call and memory of large Keras models, as multiples of a plain loop over tasks."""
+  rows = []
+  for row in content["large"]:
+    setting = row["setting"]
+    cells = [f"{setting['network']}, {'frozen' if setting['frozen'] else 'ANIL'}"]
+    kinds = (("milliseconds", 1, ",.0f"), ("first_call_seconds", 1, ".1f"), ("peak_memory_bytes", 1e9, ".2f"))
+    for key, unit, spec in kinds:
+      plain, ours = row[key]["plain loop over tasks"], row[key]["maml_tf"]
+      cells += [Number(ours / unit, format=spec), Number(ours / plain, format=".2f")]
+    rows.append(cells)
+  return Table(("body, and how it is learned", "ms", "× plain", "first call, s", "× plain", "peak GB", "× plain"), rows)
+
+
+def litert(content):
+  """Trained networks in LiteRT's interpreter."""
+  rows = []
+  for name, row in content["litert"].items():
+    sizes = [Number(row[key] / 1e3, format=",.0f") for key in ("bytes", "saved_model_bytes")]
+    times = [Number(row[key]) for key in ("adapt_ms", "predict_ms", "saved_model_adapt_ms")]
+    rows.append([f"`{name}`", *sizes, *times, f"{row['largest_difference']:.0e}"])
+  headings = (
+    "network", "kB", "SavedModel, kB", "a step, ms", "a query, ms", "SavedModel, a step, ms", "largest difference",
+  )  # fmt: skip
+  return Table(headings, rows)
+
+
 # What is in a benchmark's file -> the table's name (None: the file's) and the function that makes it.
 _BY_KEY = {
   "iterations_per_second": (None, iterations_per_second),
@@ -108,6 +135,8 @@ _BY_KEY = {
   "by_inner_steps": (None, memory),
   "evaluation": (None, evaluation),
   "milliseconds_of_a_round": (None, rounds),
+  "large": (None, large),
+  "litert": (None, litert),
   "steps_per_second": (None, steps_per_second),
   "meta_iteration": ("benchmark_meta_iteration", meta_iteration),
 }

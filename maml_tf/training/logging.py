@@ -170,12 +170,13 @@ class TensorBoard:
       tf.summary.write(name, tf.constant([*size, encoded]), step=iteration, metadata=described)
 
   def hyperparameters(self, values):
-    """The HParams page: plain values only."""
+    """The HParams page: plain values only, in a row with the name of the run's folder."""
     if self.enabled:
       from tensorboard.plugins.hparams import api
 
+      trial = pathlib.Path(self._folder).parent.name
       with writing(self._folder), self._writer.as_default(step=0):
-        api.hparams({n: v if isinstance(v, (bool, int, float, str)) else str(v) for n, v in values.items()})
+        api.hparams({n: v if isinstance(v, (bool, int, float, str)) else str(v) for n, v in values.items()}, trial)
 
   def flush(self):
     if self.enabled:

@@ -57,6 +57,7 @@ class Trainer:
       training, and those of the validation with `validation/` before their names.
     on_interrupt: function (info as of `train`), called after an interrupted training has kept what there is.
     say: function of one line of text.
+    hyperparameters: dict of what TensorBoard shows as such; None: `config`.
   """
 
   def __init__(
@@ -73,13 +74,14 @@ class Trainer:
     on_interrupt: Callable = lambda info: None,
     say=print,
     on_row: Callable = lambda iteration, row: None,
+    hyperparameters=None,
   ):
     if jit_compile and not learner.compiles:
       raise UserError("jit_compile=True: XLA cannot compile this method, or these tasks; use jit_compile=False")
     self.learner, self.directory, self.schedule = learner, directory, schedule
     self.seed, self.config, self.say = seed, config or {}, say
     self.on_start, self.on_validation, self.on_interrupt = on_start, on_validation, on_interrupt
-    self.on_row = on_row
+    self.on_row, self.hyperparameters = on_row, self.config if hyperparameters is None else hyperparameters
     self.checkpoints = CheckpointFolder(directory.checkpoints, warn=say)
     self.num_traces = 0
     self._tensorboard_enabled = tensorboard
@@ -138,7 +140,7 @@ class Trainer:
 
   def _train(self, metrics_log, validation_log, board):
     schedule = self.schedule
-    board.hyperparameters({**self.config, "seed": self.seed})
+    board.hyperparameters({**self.hyperparameters, "seed": self.seed})
     with self._timed("compile_seconds"):
       self._compile()
     board.scalars(self._first, {"seconds": self._seconds["compile_seconds"]}, "compile")

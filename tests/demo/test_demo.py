@@ -7,23 +7,14 @@ import socket
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image, ImageDraw
-from strokes import AGAIN, DRAWN
+from PIL import Image
+from strokes import AGAIN, DRAWN, png
 
 from maml_tf.demo import answers, server
 from maml_tf.experiments import demo_command
 
 pytest.importorskip("flask", reason='the page needs the extra "demo"')
 OMNIGLOT, SINUSOID = demo_command.PRETRAINED / "omniglot_5way", demo_command.PRETRAINED / "sinusoid"
-
-
-def png(strokes):
-  image = Image.new("L", (210, 210), "white")
-  for points in strokes:
-    ImageDraw.Draw(image).line(points, 0, 6)
-  file = io.BytesIO()
-  image.save(file, "PNG")
-  return file.getvalue()
 
 
 def text_of(data):

@@ -216,8 +216,8 @@ def test_without_exact_moments_the_meta_gradient_is_wrong(monkeypatch):
 
     @classmethod
     @contextlib.contextmanager
-    def scope(cls, batch_statistics):
-      with cls.exact(batch_statistics):
+    def scope(cls, *settings):
+      with cls.exact(*settings):
         keras.src.backend.nn.moments, tf.nn.moments = cls.moments, cls.tf_moments
         yield
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from maml_tf import MAML, models, tasks, tracing
+from maml_tf import MAML, models, over_tasks, tasks, tracing
 from maml_tf.algorithms.anil import head_only
 from maml_tf.models import keras_cut
 
@@ -204,3 +204,22 @@ def test_regularisers_of_the_body_keep_it_whole(float64):
   with_cut, without = (meta_gradient(model, rates, cut) for cut in (True, False))
   for name, value in without.items():
     np.testing.assert_allclose(with_cut[name], value, rtol=1e-10, atol=1e-14, err_msg=name)
+
+
+def test_embeddings_one_task_at_a_time(float64):
+  """Their gradients are rows and indices at first; the embedding is in the body, and meta-learned."""
+  ids = keras.Input((4,), dtype="int32")
+  features = keras.layers.GlobalAveragePooling1D()(keras.layers.Embedding(9, 6)(ids))
+  model = models.from_keras(keras.Model(ids, keras.layers.Dense(WAYS, name="head")(features)), fresh=False)
+  maml = MAML(model, "crossentropy", head_only(model, RATE), num_updates=STEPS)
+  rng = np.random.default_rng(0)
+  x = [rng.integers(0, 9, (4, WAYS, 4)) for _ in range(2)]
+  y = np.tile(np.arange(WAYS), (4, 1))
+  batch = tasks.TaskBatch(*map(tf.constant, (x[0], y, x[1], y)))
+  weights = model.initial_weights(None)
+  whole, chunked = (
+    tracing.function(lambda w, c=chunk: over_tasks.meta_gradients(maml.meta_loss, w, batch, c))(weights)
+    for chunk in (None, 1)
+  )
+  for name, gradient in whole.gradients.items():
+    np.testing.assert_allclose(chunked.gradients[name], gradient, rtol=1e-10, atol=1e-14)

@@ -68,6 +68,23 @@ def trained(script, tmp_path_factory):
   return logdir
 
 
+def test_tensorboard_has_the_settings_that_apply_and_what_came_of_them(trained):
+  """On its HParams page, by the code that makes that page."""
+  from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+  from tensorboard.plugins.hparams import metadata
+
+  run = run_directory(trained)
+  events = EventAccumulator(str(run / "events"), size_guidance={"tensors": 0}).Reload()
+  content = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+  settings = dict(metadata.parse_session_start_info_plugin_data(content).hparams)
+  assert settings["method"].string_value == "maml" and settings["update_lr"].number_value == 0.001
+  assert not {"num_filters", "num_classes", "horizon", "data_dir", "logdir", "resume"} & set(settings)
+  results = json.loads((run / "results.json").read_text())["results"]
+  shown = {t: e.tensor_proto for t in events.Tags()["tensors"] if t.startswith("final/") for e in events.Tensors(t)}
+  numbers = sorted(proto.float_val[0] for proto in shown.values() if proto.float_val)
+  assert numbers == pytest.approx(sorted(result["mse"]["mean"][2] for result in results.values()))
+
+
 @pytest.fixture
 def copied(trained, tmp_path):
   """A copy of `trained` of one's own."""
