@@ -56,6 +56,7 @@ setup(
     "pillow>=10.0",
     "tqdm>=4.66",
     "numpy>=1.26",
+    "scipy>=1.11",
   ],
   extras_require={
     "tf-agents": TF_AGENTS,
@@ -66,7 +67,6 @@ setup(
       "pytest-xdist>=3.5",
       "hypothesis>=6.100",
       "ruff>=0.6",
-      "scipy>=1.11",
       "playwright>=1.45",
       *DEMO,
       *TF_AGENTS,

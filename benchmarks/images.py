@@ -364,8 +364,15 @@ def run(setting, rounds, seconds, contenders):
   return summarise(setting, sgemm.milliseconds, workers, memory)
 
 
+def run_named(name, sizes, rounds, seconds, contenders):
+  """`run` of a published setting, with other sizes as of `setting_of`; printed too."""
+  results = run(setting_of(name, **sizes), rounds, seconds, contenders)
+  print("\n".join(report(name, results)), flush=True)
+  return results
+
+
 def run_memory(sizes, rounds, seconds, contenders):
-  """What inner steps and tasks cost in memory, printed as it is measured; a JSON-able dict.
+  """What inner steps cost in memory, printed as it is measured: dict of their number -> as `run`.
 
   Args:
     sizes: dict of other sizes than published, as of `setting_of`.
@@ -377,28 +384,34 @@ def run_memory(sizes, rounds, seconds, contenders):
   for steps in INNER_STEPS if sizes["num_updates"] is None else (sizes["num_updates"],):
     results[steps] = run(setting_of("memory", **sizes | {"num_updates": steps}), rounds, seconds, contenders)
     print("\n".join(report("miniimagenet", results[steps])), flush=True)
-  evaluation = run_evaluation(setting_of("evaluation", **sizes), rounds, seconds)
-  print("\n".join(report_evaluation(evaluation)), flush=True)
-  return {"by_inner_steps": results, "evaluation": evaluation}
+  return results
 
 
-def run_evaluation(setting, rounds, seconds):
-  """Times the evaluation of a block of tasks, all at once and as many at a time as fit: as `run`, without ratios."""
+def run_evaluation(sizes, rounds, seconds):
+  """Times the evaluation of a block of tasks, all at once and as many at a time as fit, and prints it: as `run`.
+
+  Args:
+    sizes: dict of other sizes than published, as of `setting_of`; the tasks are those of a block.
+    rounds: as of `run`.
+    seconds: as of `run`.
+  """
   from maml_tf.evaluation import BLOCK
 
-  setting = dataclasses.replace(setting, tasks=BLOCK)
+  setting = setting_of("evaluation", **sizes | {"tasks": BLOCK})
   arguments = setting, initial_weights(setting), random_episodes(setting)
   workers = [_started(name, *arguments) for name in (AT_ONCE, AS_FITS)]
   check_same([worker.first for worker in workers], [worker.name for worker in workers])
   for _ in range(rounds):
     for worker in workers:
       worker.run(seconds)
-  return {
+  results = {
     "setting": dataclasses.asdict(setting),
     "milliseconds_of_a_block": {worker.name: worker.milliseconds for worker in workers},
     "min_max": {worker.name: [min(worker.times), max(worker.times)] for worker in workers},
     "peak_memory_bytes": {worker.name: worker.close() for worker in workers},
   }
+  print("\n".join(report_evaluation(results)), flush=True)
+  return results
 
 
 def report_evaluation(results):

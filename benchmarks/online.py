@@ -8,10 +8,19 @@ import time
 
 import numpy as np
 
+from benchmarks import circumstances
 from benchmarks.images import resident
 
 TASKS, EXAMPLES, BATCH, SIZE, CLASSES = 400, 100, 20, 64, 5
 PARTS = 40
+
+
+def measured(import_tensorflow, num_tasks):
+  """What a results file keeps, printed; TensorFlow is imported by that function."""
+  import_tensorflow()
+  results = run(num_tasks)
+  print("\n".join(report(results)))
+  return {**results, **circumstances.describe()}
 
 
 def run(num_tasks=TASKS):

@@ -51,6 +51,12 @@ class AdaptationModule(ExportedModule):
     super().__init__(name="adaptation")
     if bn_mode not in EXPORTED_BN_MODES:
       raise UserError(f"export_bn_mode={bn_mode}: expected one of {', '.join(EXPORTED_BN_MODES)}")
+    for name in ("support_x", "support_y"):
+      if not isinstance(getattr(specs, name), tf.TensorSpec):
+        raise UserError(
+          f"{name}: it has several parts, and a SavedModel here takes one input and one kind of label; keep weights "
+          "of such a model with to_keras(weights).save(path)"
+        )
     algorithm = completed(algorithm).exported(bn_mode)
     dtype = next(iter(weights.values())).dtype
     self._weights = {

@@ -26,17 +26,23 @@ def inner_update(loss_fn, weights, inner_lr, first_order=False):
   return _inner_step(loss_fn, weights, inner_lr, first_order)[0]
 
 
+def losses_and_gradients(loss_fn, weights, names):
+  """(losses [T], their gradients: dict of name -> [T, ...]), for the weights of those names: arguments as above."""
+  adapted = {name: weights[name] for name in names}
+  with tf.GradientTape(watch_accessed_variables=False) as tape:
+    tape.watch(adapted)
+    task_losses = loss_fn(weights | adapted)
+  # Tasks share no weights, so the gradient of the summed losses is each task's own gradient.
+  return task_losses, over_tasks.gradients(tape, task_losses, adapted)
+
+
 def _inner_step(loss_fn, weights, inner_lr, first_order):
   """`inner_update`, and the losses [T] that it descends from."""
   rates = inner_lr if isinstance(inner_lr, dict) else dict.fromkeys(weights, inner_lr)
   adapted = {name: weights[name] for name in weights if name in rates}
   if not adapted:
     return weights, loss_fn(weights)
-  with tf.GradientTape(watch_accessed_variables=False) as tape:
-    tape.watch(adapted)
-    task_losses = loss_fn(weights)
-  # Tasks share no weights, so the gradient of the summed losses is each task's own gradient.
-  gradients = over_tasks.gradients(tape, task_losses, adapted)
+  task_losses, gradients = losses_and_gradients(loss_fn, weights, adapted)
   if first_order:
     gradients = tf.nest.map_structure(tf.stop_gradient, gradients)
   stepped = {n: adapted[n] - as_rate(rates[n], adapted[n].dtype) * gradients[n] for n in adapted}

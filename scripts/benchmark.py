@@ -2,7 +2,8 @@
 
   python scripts/benchmark.py sinusoid       # meta-iterations per second: sampling, second-order MAML, Adam
   python scripts/benchmark.py omniglot       # one second-order meta-gradient, or miniimagenet: milliseconds, memory
-  python scripts/benchmark.py memory         # miniImageNet: inner steps kept or recomputed; evaluation whole, in parts
+  python scripts/benchmark.py memory         # miniImageNet after 1, 5 and 10 inner steps, with and without recomputing
+  python scripts/benchmark.py evaluation     # miniImageNet: 20 tasks at once, and as many at a time as fit
   python scripts/benchmark.py rl             # environment steps per second beside Gymnasium's vector environments
   python scripts/benchmark.py online         # a stream of 400 tasks: time of a round and memory, from first to last
 
@@ -49,40 +50,39 @@ def images(name):
   contenders = benchmarks.images.contenders_of(name, FLAGS.contenders)
   torch = circumstances.import_torch()
   import_tensorflow()
-  setting = benchmarks.images.setting_of(name, **{size: FLAGS[size].value for size in SIZES})
-  results = benchmarks.images.run(setting, FLAGS.rounds, FLAGS.seconds, contenders)
-  print("\n".join(benchmarks.images.report(name, results)))
+  results = benchmarks.images.run_named(name, sizes(), FLAGS.rounds, FLAGS.seconds, contenders)
   return {**results, "torch": torch.__version__, **timed()}
 
 
 def memory():
   contenders = benchmarks.images.contenders_of("memory", FLAGS.contenders)
   import_tensorflow()
-  sizes = {size: FLAGS[size].value for size in SIZES}
-  return {**benchmarks.images.run_memory(sizes, FLAGS.rounds, FLAGS.seconds, contenders), **timed()}
+  return {"by_inner_steps": benchmarks.images.run_memory(sizes(), FLAGS.rounds, FLAGS.seconds, contenders), **timed()}
+
+
+def evaluation():
+  import_tensorflow()
+  return {"evaluation": benchmarks.images.run_evaluation(sizes(), FLAGS.rounds, FLAGS.seconds), **timed()}
 
 
 def rl():
   benchmarks.policies.check_installed()
   import_tensorflow()
-  results = benchmarks.policies.run(FLAGS.rounds, FLAGS.horizon)
-  print("\n".join(benchmarks.policies.report(results)))
+  print("\n".join(benchmarks.policies.report(results := benchmarks.policies.run(FLAGS.rounds, FLAGS.horizon))))
   return {**results, **circumstances.describe(rounds=FLAGS.rounds)}
 
 
-def online():
-  import_tensorflow()
-  results = benchmarks.online.run(FLAGS.tasks or benchmarks.online.TASKS)
-  print("\n".join(benchmarks.online.report(results)))
-  return {**results, **circumstances.describe()}
+def sizes():
+  return {size: FLAGS[size].value for size in SIZES}
 
 
 def timed():
   return circumstances.describe(rounds=FLAGS.rounds, seconds=FLAGS.seconds)
 
 
-OF_IMAGES = {name: functools.partial(images, name) for name in ("omniglot", "miniimagenet")}
-BENCHMARKS = OF_IMAGES | {"sinusoid": sinusoid, "memory": memory, "rl": rl, "online": online}
+BENCHMARKS = {name: functools.partial(images, name) for name in ("omniglot", "miniimagenet")}
+BENCHMARKS |= {"sinusoid": sinusoid, "memory": memory, "evaluation": evaluation, "rl": rl}
+BENCHMARKS["online"] = lambda: benchmarks.online.measured(import_tensorflow, FLAGS.tasks or benchmarks.online.TASKS)
 
 
 def measure(arguments):

@@ -38,6 +38,22 @@ def network(hidden=(16,), stddev=0.5, norm=None):
   return models.MLP(WAYS, hidden, (DIM,), norm=norm, stddev=stddev, head=False)
 
 
+class Bare(models.MLP):
+  """Its features are its inputs."""
+
+  def forward(self, weights, x, normalise):
+    return x + 0.0 * weights["dense_0/bias"][0]
+
+
+def bare():
+  return Bare(WAYS, (1,), (DIM,), head=False)
+
+
+def sampled(dtype=tf.float64, num_tasks=2):
+  batch = Clusters(shots=1, queries=2).sample(tf.constant([3, 1]), num_tasks)
+  return batch._replace(support_x=tf.cast(batch.support_x, dtype), query_x=tf.cast(batch.query_x, dtype))
+
+
 def learner(algorithm, meta_lr=0.01, meta_batch_size=16, **sizes):
   return SupervisedLearner(
     algorithm, Clusters(**sizes), meta_batch_size=meta_batch_size, optimizer=optimizers.Adam(meta_lr), eval_updates=3

@@ -11,7 +11,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 # From the ground up. A module imports from floors below its own, and from its own floor without going in a circle.
 FLOORS = (
   ("maml_tf.errors", "maml_tf.progress", "maml_tf.startup", "maml_tf.tracing", "maml_tf.randomness",
-   "maml_tf.checksums", "maml_tf.linear", "maml_tf.memory", "maml_tf.pixels", "maml_tf.saved_models"),
+   "maml_tf.checksums", "maml_tf.linear", "maml_tf.memory", "maml_tf.pixels", "maml_tf.regular_files",
+   "maml_tf.saved_models"),
   ("maml_tf.losses", "maml_tf.models", "maml_tf.tasks", "maml_tf.datasets"),
   ("maml_tf.maml", "maml_tf.over_tasks", "maml_tf.gradient_check"),
   ("maml_tf.algorithms",),

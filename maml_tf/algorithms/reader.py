@@ -30,6 +30,11 @@ class Reader(FeatureLearner):
       raise UserError(f"num_outputs=None: {model.name} does not say how many classes or targets there are; name them")
     self.size = features_of(model)
 
+  def check_batch(self, batch):
+    super().check_batch(batch)
+    if self.loss is losses.crossentropy:
+      losses.check_labels(batch.support_y, self.num_outputs, None, "support_y")
+
   def read(self, weights, items):
     """What is kept of sequences of items [T, n, `item_size`]: dict by the names in `learned`."""
     raise NotImplementedError(f"{type(self).__name__} must implement read(weights, items)")

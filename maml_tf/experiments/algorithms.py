@@ -5,6 +5,7 @@ import tensorflow as tf
 from maml_tf.errors import UserError
 from maml_tf.experiments import provenance
 from maml_tf.experiments.settings import SETTINGS
+from maml_tf.training import optimizers
 
 CPU_FLAGS = ("avx512_bf16", "amx_bf16")  # what the Linux kernel calls bfloat16 arithmetic on x86
 GPU_CAPABILITY = (8, 0)  # NVIDIA: since Ampere
@@ -40,6 +41,18 @@ def make_algorithm(config, model, loss, inner_lr, of_data=None):
   made = config.description.load()
   facts = {name: (of_data or {})[name]() for name in getattr(made, "of_data", ())}
   return made(model, loss, **arguments, **facts)
+
+
+def meta_optimizer(config, clip_value=None):
+  """The optimiser of the meta-parameters, of `training.optimizers`: Adam, or what the method chooses.
+
+  Args:
+    config: `Config`.
+    clip_value: as of `optimizers.Adam`.
+  """
+  descends = config.applies("meta_optimizer") and config.meta_optimizer == "sgd"
+  kind = optimizers.SGD if descends else optimizers.Adam
+  return kind(meta_lr(config), clip_value=clip_value)
 
 
 def meta_lr(config):

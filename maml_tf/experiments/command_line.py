@@ -70,6 +70,15 @@ def parse(argv, data_dir=None):
   return config, None
 
 
+def settings_in(flags_given):
+  """The settings that flags name, dict of name -> value of its type; what cannot be is left to `resolve`.
+
+  Raises:
+    UserError: no flag of a setting, or a value of another type.
+  """
+  return _given(["", *flags_given])[0]
+
+
 def _given(argv):
   """(the settings that flags name, whether help is asked for)."""
   values = make_flags()

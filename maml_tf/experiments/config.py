@@ -2,6 +2,7 @@
 once. Everything that follows from a setting's description is derived here, for all of them."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -32,7 +33,7 @@ class Config(_Values):
     """The `Domain` of the datasource."""
     return DATASOURCES[self.datasource]
 
-  @property
+  @functools.cached_property
   def description(self):
     """The `Method` that is trained and evaluated."""
     return _method_of(self.to_dict())
@@ -68,7 +69,7 @@ class Config(_Values):
     return _foreign(SETTINGS[name], self.domain, self.description) is None
 
   def to_dict(self):
-    return dataclasses.asdict(self)
+    return {name: getattr(self, name) for name in SETTINGS}
 
   def portable(self):
     """All settings but the folders of this machine, as a dict: what goes with weights that leave it."""

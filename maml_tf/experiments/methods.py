@@ -138,8 +138,8 @@ METHODS = {
     # First order by nature; its runs are older than that it has no such setting.
     Method(
       "reptile", "Reptile", "maml_tf.algorithms.reptile:Reptile", (REGRESSION, CLASSIFICATION),
-      shaped_by=(*_INNER_LOOP, *_SCHEDULE), evaluated_with=("train_update_lr", *_STEPS),
-      hashed={"stop_grad": False}, color="tab:orange", keeps_averages=True,
+      shaped_by=(*_INNER_LOOP, *_SCHEDULE, "inner_optimizer", "inner_batch_size", "meta_optimizer"),
+      evaluated_with=("train_update_lr", *_STEPS), hashed={"stop_grad": False}, color="tab:orange", keeps_averages=True,
     ),
     Method(
       "fomaml", "first-order MAML", "maml_tf.algorithms.fomaml:FirstOrderMAML", (REGRESSION, CLASSIFICATION),
@@ -160,10 +160,24 @@ METHODS = {
     # Antoniou et al. 2019: 100 epochs of 500 iterations; 15 of them with the losses of all steps, 50 first order.
     Method(
       "mamlpp", "MAML++", "maml_tf.algorithms.mamlpp:MAMLPlusPlus", (REGRESSION, CLASSIFICATION),
-      shaped_by=(*_INNER_LOOP, "multi_step_iterations", "first_order_iterations", *_SCHEDULE),
+      shaped_by=(*_INNER_LOOP, "multi_step_iterations", "first_order_iterations", "per_step_norm", *_SCHEDULE),
       evaluated_with=_STEPS,
       defaults={"num_updates": 5, "loss_reduction": "mean", "meta_lr_schedule": "cosine", "jit_compile": False},
       defaults_of_kind={CLASSIFICATION: {"metatrain_iterations": 50000}}, color="deeppink", keeps_averages=True,
+    ),
+    # Ravi and Larochelle 2017: 32 filters, max-pooling, an episode at a time; 12 passes there.
+    Method(
+      "metalstm", "meta-learner LSTM", "maml_tf.algorithms.metalstm:MetaLSTM", (REGRESSION, CLASSIFICATION),
+      shaped_by=("num_updates", "loss_reduction", "bn_mode"), evaluated_with=_STEPS,
+      defaults=_READS | {"num_updates": 5, "eval_updates": 5, "num_filters": 32, "meta_batch_size": 4,
+                         "loss_reduction": "mean"},
+      color="sienna",
+    ),
+    # Santoro et al. 2016: 200 units, 128 places of 40, 4 heads.
+    Method(
+      "mann", "memory-augmented network", "maml_tf.algorithms.mann:MANN", (REGRESSION, CLASSIFICATION),
+      shaped_by=("bn_mode", "recurrent_size", "memory_slots", "slot_size", "read_heads"), evaluated_with=_EXPORTED,
+      defaults=_READS | {"recurrent_size": 200}, color="firebrick",
     ),
     Method(
       "lstm", "LSTM", "maml_tf.algorithms.lstm:LSTMReader", (REGRESSION, CLASSIFICATION),
@@ -178,6 +192,16 @@ METHODS = {
     Method(
       "siamese", "siamese networks", "maml_tf.algorithms.siamese:Siamese", (CLASSIFICATION,),
       shaped_by=("bn_mode",), evaluated_with=_EXPORTED, defaults={"max_pool": True}, color="tan",
+    ),
+    Method(
+      "statistician", "neural statistician", "maml_tf.algorithms.statistician:Statistician", (CLASSIFICATION,),
+      shaped_by=("bn_mode", "statistic_size", "latent_size"), evaluated_with=_EXPORTED, defaults={"max_pool": True},
+      color="plum",
+    ),
+    Method(
+      "memory", "memory module", "maml_tf.algorithms.memory:Memory", (CLASSIFICATION,),
+      shaped_by=("bn_mode", "memory_slots", "margin"), evaluated_with=_EXPORTED, defaults={"max_pool": True},
+      color="darkkhaki",
     ),
     Method(
       "matching", "matching networks", "maml_tf.algorithms.matching:Matching", (CLASSIFICATION,),

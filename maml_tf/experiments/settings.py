@@ -142,6 +142,10 @@ def _only_scheduled(config):
   return "--meta_lr_schedule=linear or cosine" if config.meta_lr_schedule == "constant" else None
 
 
+def _only_normalised(config):
+  return "--norm=batch_norm or layer_norm" if config.norm == "None" else None
+
+
 def _only_full_context(config):
   return None if config.full_context else "--full_context"
 
@@ -310,6 +314,8 @@ _DESCRIBED = (
           "step's alone", "method", check=at_least(0), of_method=True, argument="multi_step_iterations", hashed=True),
   Setting("first_order_iterations", 25000, "meta-iterations before second derivatives are taken", "method",
           check=at_least(0), of_method=True, argument="first_order_iterations", hashed=True),
+  Setting("per_step_norm", False, "MAML++: weights of normalisation for every inner step", "method", bool,
+          of_method=True, argument="per_step_norm", hashed=True, unless=False, when=_only_normalised),
   Setting("attention_scale", 10.0, "what matching networks multiply cosines by; the paper's is 1", "method", float,
           _rate, of_method=True, argument="attention_scale", hashed=True),
   Setting("full_context", False, "matching networks: embed examples in the context of the support set", "method", bool,
@@ -333,6 +339,26 @@ _DESCRIBED = (
           of_method=True, argument="temporal_filters", hashed=True),
   Setting("temporal_blocks", 4, "dense blocks of each of them, which spans 2 to this power of examples", "method",
           check=at_least(1), of_method=True, argument="temporal_blocks", hashed=True),
+  Setting("memory_slots", 128, "places in a memory", "method", check=at_least(1), of_method=True,
+          argument="memory_slots", hashed=True),
+  Setting("slot_size", 40, "entries of a place in the memory of a network", "method", check=at_least(1),
+          of_method=True, argument="slot_size", hashed=True),
+  Setting("read_heads", 4, "heads that read from it, and write to it", "method", check=at_least(1), of_method=True,
+          argument="read_heads", hashed=True),
+  Setting("margin", 0.1, "by how much the memory module has the nearest right key nearer than any wrong one", "method",
+          float, _rate, of_method=True, argument="margin", hashed=True),
+  Setting("statistic_size", 512, "entries of a neural statistician's context", "method", check=at_least(1),
+          of_method=True, argument="statistic_size", hashed=True),
+  Setting("latent_size", 16, "entries of an image's latent variable", "method", check=at_least(1), of_method=True,
+          argument="latent_size", hashed=True),
+  # Reptile as published. Its runs of before have none of these.
+  Setting("inner_optimizer", "sgd", "of Reptile's inner steps; adam, with beta_1 = 0, is the published one", "method",
+          str, choices=("sgd", "adam"), of_method=True, argument="inner_optimizer", hashed=True, unless="sgd",
+          shown=(67, lambda c: "inneradam" if c.inner_optimizer == "adam" else None)),
+  Setting("inner_batch_size", 0, "examples of each inner step in training; 0: all of the task", "method",
+          check=at_least(0), of_method=True, argument="inner_batch_size", hashed=True, unless=0),
+  Setting("meta_optimizer", "adam", "what moves the initialisation; sgd: by --meta_lr towards the adapted weights, as "
+          "published", "training", str, choices=("adam", "sgd"), of_method=True, hashed=True, unless="adam"),
   # Online meta-learning.
   Setting("num_tasks", 56, "tasks of the stream, those of a warm start included", "stream", check=at_least(1),
           of_domain=True, hashed=True, shown=(15, lambda c: f"tasks_{c.num_tasks}")),

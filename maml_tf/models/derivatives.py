@@ -41,7 +41,19 @@ def refuse_dropped(gradient, specs, layers, name, allow_stops=False):
   Raises:
     NotTwiceDifferentiableError: there is such an operation.
   """
-  graph = tracing.function(gradient).get_concrete_function(*specs).graph
+
+  def traced(*arguments):
+    try:
+      return gradient(*arguments)
+    except LookupError as error:  # not even a first derivative
+      kind, graph = str(error).rpartition(": ")[2], tf.compat.v1.get_default_graph()
+      op = next((op for op in graph.get_operations() if op.type == kind), None)
+      where = name if op is None else _where(op, layers, name)
+      raise NotTwiceDifferentiableError(
+        f"{where}: TensorFlow has no derivative of {kind}; write it with other operations, or adapt nothing before it"
+      ) from error
+
+  graph = tracing.function(traced).get_concrete_function(*specs).graph
   given = {id(tensor) for tensor in graph.inputs[: len(specs[0])]}
   found = [(op, why) for op, why in _walk(graph, given)[0] if not (allow_stops and op.type == "StopGradient")]
   if found:

@@ -106,8 +106,8 @@ _BY_KEY = {
   "iterations_per_second": (None, iterations_per_second),
   "milliseconds": (None, milliseconds),
   "by_inner_steps": (None, memory),
-  "evaluation": ("benchmark_evaluation", evaluation),
   "milliseconds_of_a_round": (None, rounds),
+  "evaluation": (None, evaluation),
   "steps_per_second": (None, steps_per_second),
   "meta_iteration": ("benchmark_meta_iteration", meta_iteration),
 }

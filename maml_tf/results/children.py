@@ -1,5 +1,6 @@
 """Processes that a queue starts: one that dies takes them along, and one that is ended first gets time to save."""
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -67,14 +68,21 @@ class Child:
 
 
 def _dies_with_parent():
-  """A function for the new process: the kernel (Linux) sends it SIGTERM when this one dies, however it dies."""
+  """A function for the new process: the kernel (Linux) sends it SIGTERM when this one dies; it is as nice as this."""
   if not sys.platform.startswith("linux"):
     return None
   prctl, parent = ctypes.CDLL(None).prctl, os.getpid()  # looked up here: after a fork only system calls are safe
+  niceness = b"%d" % os.nice(0)
 
   def prepare():
     prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:
       os._exit(143)
+    # Where the kernel shares processors out among sessions first, `nice` means something within a session only, and
+    # this is a new one.
+    with contextlib.suppress(OSError):
+      group = os.open("/proc/self/autogroup", os.O_WRONLY)
+      os.write(group, niceness)
+      os.close(group)
 
   return prepare

@@ -25,6 +25,16 @@ def collect(output, folders, root, shots=None):
     UserError: runs that cannot be read or do not belong together.
   """
   output, folders, root = pathlib.Path(output), [pathlib.Path(folder) for folder in folders], pathlib.Path(root)
+  try:
+    content = _content(output, folders, root, shots)
+  except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+    names = ", ".join(map(str, folders))
+    raise UserError(f"{names}: what a run has written is damaged ({error!r}); evaluate it anew") from error
+  write_results(output, content)
+  return content
+
+
+def _content(output, folders, root, shots):
   domain = domain_of(datasource_of(folders[0])).name
   if shots is not None and domain != "images":
     raise UserError(f"shots={shots}: only runs of images are collected by shots; leave it out")
@@ -38,5 +48,4 @@ def collect(output, folders, root, shots=None):
     content = sinusoid.collect(folders)
   else:
     raise UserError(f"{folders[0]}: runs of {domain} are not collected; expected images, online, policies or sinusoid")
-  write_results(output, content)
   return content

@@ -8,11 +8,6 @@ from maml_tf.experiments.methods import METHODS
 
 # Methods that the paper compares with and that are not here.
 _OTHERS = {
-  "mann": "memory-augmented network",
-  "memory": "memory module",
-  "statistician": "neural statistician",
-  "metalstm": "meta-learner LSTM",
-  "snail": "SNAIL",
   "platipus": "PLATIPUS",
   "bmaml": "Bayesian MAML",
 }

@@ -1,10 +1,10 @@
 """The paper's figures from run directories, and others from results files."""
 
-import json
 import pathlib
 
 from maml_tf.errors import UserError
 from maml_tf.experiments.config import from_record, resolve
+from maml_tf.regular_files import read_table
 from maml_tf.results import descriptions, published
 from maml_tf.results.commands import command_for
 from maml_tf.results.files import read_json
@@ -34,11 +34,11 @@ def newest_runs(datasource, methods, logdir, seed):
     if ".old-" in path.parent.name:
       continue  # put aside by resume=False
     try:
-      results = json.loads(path.read_text(encoding="utf-8"))
+      results = read_table(path)
       matches = results["datasource"] == datasource and results["seed"] == seed
       if matches and results["config"]["init_from"] is None:  # else somebody else's initialisation, only evaluated
         runs[results["method"]] = (path.parent, results)
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
       raise UserError(f"{path}: not a results file of this package ({error!r}); remove it or the folder") from error
   missing = [
     f"{command_for(datasource, method)} --logdir={folder} --seed={seed}" for method in methods if method not in runs

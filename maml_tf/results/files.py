@@ -1,11 +1,12 @@
 """Files of runs and of results: read with errors that name them, written whole and without the machine's folders."""
 
 import csv
+import io
 import json
-import pathlib
 import re
 
 from maml_tf.errors import UserError
+from maml_tf.regular_files import read_regular, read_table
 from maml_tf.results.commands import without_paths
 
 
@@ -20,7 +21,7 @@ def read_json(path, hint="name run directories that main.py made"):
     UserError: it is not there, or damaged.
   """
   try:
-    return json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+    return read_table(path)
   except OSError as error:
     raise UserError(f"{path}: {error.strerror}; {hint}") from error
   except ValueError as error:
@@ -38,9 +39,13 @@ def rows_until(path, iterations):
   """The rows of a log up to the checkpoint: a run that was killed may have logged more."""
   if not path.exists():
     return []
-  with open(path, newline="", encoding="utf-8") as file:
-    rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
-  return [row for row in rows if row["iteration"] <= iterations]
+  try:
+    text = read_regular(path).decode("utf-8")
+    table = csv.DictReader(io.StringIO(text, newline=""))
+    rows = [{name: float(value) for name, value in row.items() if value} for row in table]
+    return [row for row in rows if row["iteration"] <= iterations]
+  except (KeyError, OSError, TypeError, ValueError, csv.Error) as error:
+    raise UserError(f"{path}: damaged ({error}); train on, which drops what is no row") from error
 
 
 def _compact(text):

@@ -6,12 +6,12 @@ Imports no TensorFlow, so that a queue may list its rows at once.
 import dataclasses
 import functools
 import json
-import pathlib
 import re
 import shlex
 
 from maml_tf.errors import UserError
 from maml_tf.experiments.config import resolve, run_name
+from maml_tf.regular_files import read_regular
 
 FIELDS = {"name": str, "settings": dict, "priority": int, "why": str, "seeds": list, "evaluations": list,
           "after": str, "pretrained": dict}  # fmt: skip
@@ -104,10 +104,10 @@ def load(path):
     UserError: the file cannot be read, or a row of it makes no sense.
   """
   try:
-    entries = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+    entries = json.loads(read_regular(path).decode("utf-8"))
   except OSError as error:
     raise UserError(f"{path}: {error.strerror}; expected a plan, as results/plan.json") from error
-  except ValueError as error:
+  except (ValueError, RecursionError) as error:
     raise UserError(f"{path}: this is not JSON ({error})") from error
   if not isinstance(entries, dict) or not isinstance(entries.get("rows"), list):
     raise UserError(f'{path}: expected {{"rows": [...]}}, a list with an entry for each results file')

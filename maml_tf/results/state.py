@@ -1,12 +1,14 @@
 """How far the rows of a plan have come. Run directories, kept checkpoints and results files are only looked at."""
 
+import contextlib
 import csv
-import json
+import io
 import pathlib
 import re
 
 from maml_tf.errors import UserError
 from maml_tf.experiments.config import from_record, run_name
+from maml_tf.regular_files import read_regular, read_table
 
 
 class Places:
@@ -51,8 +53,17 @@ class Places:
     return next((iterations for name, iterations in published(self.content(row)) if name == training.name), 0)
 
   def content(self, row):
-    """Of its results file; None where there is none."""
-    return read_json(self.file(row))
+    """Of its results file; None where there is none.
+
+    Raises:
+      UserError: it is damaged.
+    """
+    content = read_json(self.file(row))
+    with _damage_named(self.file(row)):
+      published(content)
+      if content is not None:
+        content["results"].keys()
+    return content
 
   def missing(self, row):
     """The evaluations that the results file of a row lacks of what its trainings have reached."""
@@ -79,8 +90,9 @@ class Places:
     wanted, folder = training.evaluated(evaluation), self.run(row, training)
     for name in ("results", "evaluation") if folder else ():
       content = read_json(folder / f"{name}.json")
-      if content and content["training"]["iteration"] == newest(folder) and _covers(content, wanted):
-        return True
+      with _damage_named(folder / f"{name}.json"):
+        if content and content["training"]["iteration"] == newest(folder) and _covers(content, wanted):
+          return True
     return False
 
 
@@ -106,11 +118,20 @@ def published(content):
 
 def read_json(path):
   try:
-    return json.loads(path.read_text(encoding="utf-8"))
+    return read_table(path)
   except FileNotFoundError:
     return None
-  except ValueError as error:
+  except (OSError, ValueError) as error:
     raise UserError(f"{path}: damaged ({error}); remove it, and it is made anew") from error
+
+
+@contextlib.contextmanager
+def _damage_named(path):
+  """Names the file whose content is not what was written."""
+  try:
+    yield
+  except (AttributeError, KeyError, TypeError, ValueError, UserError) as error:
+    raise UserError(f"{path}: damaged ({error!r}); remove it, and it is made anew") from error
 
 
 def _is_in(content, config):
@@ -144,10 +165,10 @@ def _queries(config):
 def pace(folder, iterations):
   """(iteration logged last, seconds per iteration, seconds left) of a training; None before it has logged anything."""
   try:
-    with open(folder / "metrics.csv", newline="", encoding="utf-8") as file:
-      rows = list(csv.DictReader(file))[-10:]
+    text = read_regular(folder / "metrics.csv").decode("utf-8")
+    rows = list(csv.DictReader(io.StringIO(text, newline="")))[-10:]
     iteration = int(float(rows[-1]["iteration"]))
     seconds = sum(float(row["step_seconds"]) for row in rows) / len(rows)
-  except (OSError, IndexError, KeyError, TypeError, ValueError):  # none yet, or a line that is being written
+  except (OSError, IndexError, KeyError, TypeError, ValueError, csv.Error):  # none yet, or a line that is being written
     return None
   return iteration, seconds, (iterations - iteration) * seconds

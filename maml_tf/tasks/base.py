@@ -110,6 +110,15 @@ def from_generator(python_generator: Callable[[np.random.Generator], Iterable[tu
   return _GeneratorTasks(python_generator)
 
 
+def _refuse_parts(task):
+  parts = [name for name, field in zip(TaskBatch._fields, task, strict=False) if isinstance(field, dict | tuple)]
+  if parts:
+    raise ValueError(
+      f"from_generator: {parts[0]} has several parts, expected one array; subclass TaskDistribution for a model of "
+      "several inputs or outputs, whose sample may return dicts and tuples"
+    )
+
+
 class _GeneratorTasks(TaskDistribution):
   compiles = False
 
@@ -120,6 +129,9 @@ class _GeneratorTasks(TaskDistribution):
         "(pass the function itself, not what it returns)"
       )
     self._generator = python_generator
+    for task in python_generator(np.random.default_rng(0)):
+      _refuse_parts(task)
+      break
     first = self._draw(np.zeros(2, np.int64), 1)
     if len(first) != 4:
       raise ValueError(

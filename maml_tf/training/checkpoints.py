@@ -6,12 +6,12 @@ import json
 import os
 import pathlib
 import re
-import stat
 
 import numpy as np
 import tensorflow as tf
 
 from maml_tf.errors import UserError
+from maml_tf.regular_files import opened
 
 FORMAT_VERSION = 1
 _METADATA = "__metadata__"
@@ -74,32 +74,6 @@ def whole_number(value, name):
   return value
 
 
-@contextlib.contextmanager
-def opened(path):
-  """`path` for reading bytes: a regular file, since a pipe would be waited on for ever.
-
-  Raises:
-    OSError: it cannot be opened, or is none.
-  """
-  with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-      raise OSError(None, "not a regular file", str(path))
-    yield file
-
-
-def read_regular(path, limit=2**28):
-  """The bytes of a regular file of at most `limit` of them.
-
-  Raises:
-    OSError: as `opened`, or it is larger.
-  """
-  with opened(path) as file:
-    data = file.read(limit + 1)
-  if len(data) > limit:
-    raise OSError(None, f"larger than {limit >> 20} MiB, which no file of this kind is", str(path))
-  return data
-
-
 class CheckpointFolder:
   """The checkpoints of one run: the newest few, `model<iteration>.npz`, and the best by validation, `best.npz`.
 
@@ -126,7 +100,11 @@ class CheckpointFolder:
     """Writes the checkpoint of `metadata["iteration"]`, then removes the oldest ones."""
     write(self._path(metadata["iteration"]), state, metadata)
     for iteration in self.iterations()[: -self.keep]:
-      self._path(iteration).unlink()
+      path = self._path(iteration)
+      if path.is_dir():  # damaged: no file of ours
+        path.rename(path.with_suffix(".npz.damaged"))
+      else:
+        path.unlink(missing_ok=True)
 
   def save_best(self, state, metadata):
     write(self.best_path, state, metadata)

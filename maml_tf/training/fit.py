@@ -14,6 +14,7 @@ import keras
 from maml_tf import randomness
 from maml_tf.algorithms.base import completed
 from maml_tf.errors import UserError
+from maml_tf.regular_files import read_table
 from maml_tf.tasks import TaskDistribution
 from maml_tf.training import optimizers
 from maml_tf.training.learner import SupervisedLearner
@@ -143,8 +144,11 @@ def fit(
 def read_history(directory: RunDirectory) -> History:
   """The `History` of a run directory."""
   training, validation = _rows(directory.metrics), _rows(directory.validation)
-  columns = _columns(training) | _columns(map(_val_row, validation))
-  return History(columns, [int(row["iteration"]) for row in training], [int(row["iteration"]) for row in validation])
+  try:
+    columns = _columns(training) | _columns(map(_val_row, validation))
+    return History(columns, [int(row["iteration"]) for row in training], [int(row["iteration"]) for row in validation])
+  except (KeyError, TypeError, ValueError) as error:
+    raise UserError(f"{directory.path}: metrics.csv or validation.csv is damaged ({error}); remove it") from error
 
 
 class _Listeners:
@@ -202,7 +206,7 @@ def _columns(rows):
   columns = {}
   for row in rows:
     for name, value in row.items():
-      if name != "iteration" and value != "":
+      if name != "iteration" and value:
         columns.setdefault(name, []).append(float(value))
   return columns
 
@@ -236,9 +240,11 @@ def _same_training(run, settings):
   settings = json.loads(json.dumps(settings))
   with contextlib.suppress(FileNotFoundError):
     try:
-      there = json.loads(run.config.read_text(encoding="utf-8"))
-    except ValueError:
-      there = {}
+      there = read_table(run.config)
+    except ValueError as error:
+      raise UserError(
+        f"{run.config}: damaged ({error}); remove it, if the training in this folder is the one to go on with"
+      ) from error
     other = next((name for name in settings if there.get(name) != settings[name]), None)
     if other is not None:
       raise UserError(

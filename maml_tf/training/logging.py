@@ -7,7 +7,8 @@ import pathlib
 
 import tensorflow as tf
 
-from maml_tf.training.checkpoints import read_regular, temporary_name, write_atomically, writing
+from maml_tf.regular_files import read_regular
+from maml_tf.training.checkpoints import temporary_name, write_atomically, writing
 
 
 class CsvLog:
@@ -19,15 +20,27 @@ class CsvLog:
     self._columns = []
 
   def rewind(self, iteration):
-    """Drops rows after `iteration`, and whatever a killed process left that is no row."""
+    """Drops rows after `iteration`, and whatever a killed process left that is no row.
+
+    Returns:
+      How many rows were damaged, and are dropped too: not of numbers, or out of order.
+    """
     self.close()
     with writing(self.path):
       if not self.path.exists():
-        return
+        return 0
       lines = read_regular(self.path).decode(errors="replace").splitlines(keepends=True)
     header = [line for line in lines[:1] if line.startswith("iteration") and line.endswith("\n")]
-    rows = [line for line in lines[1:] if line.endswith("\n") and _iteration_of(line) in range(iteration + 1)]
+    rows, damaged, before = [], 0, 0
+    for line in (line for line in lines[1:] if line.endswith("\n")):
+      number = _iteration_of(line)
+      whole = number is not None and number > before and _is_row(line, header)
+      damaged += not whole
+      if whole and number <= iteration:
+        rows.append(line)
+      before = number if whole else before
     write_atomically(self.path, "".join(header + rows if header else []))
+    return damaged
 
   def write(self, iteration, values):
     """Appends a row; a new column, or one that is missing, leaves empty cells rather than shifted ones."""
@@ -179,6 +192,16 @@ def _row(cells):
   text = io.StringIO()
   csv.writer(text, lineterminator="\n").writerow(cells)
   return text.getvalue()
+
+
+def _is_row(line, header):
+  """Whether a line has a number, or nothing, in each of the header's columns."""
+  cells = line.rstrip("\n").split(",")
+  if not header or len(cells) != len(header[0].split(",")):
+    return False
+  with contextlib.suppress(ValueError):
+    return [float(cell) for cell in cells if cell] != []
+  return False
 
 
 def _iteration_of(line):

@@ -118,7 +118,8 @@ class Trainer:
     self.checkpoints.rewind(at.iteration)
     logs = CsvLog(self.directory.metrics), CsvLog(self.directory.validation)
     for log in logs:
-      log.rewind(at.iteration)
+      if damaged := log.rewind(at.iteration):
+        self.say(f"{log.path}: {damaged} damaged {'row is' if damaged == 1 else 'rows are'} left out")
     if self._tensorboard_enabled:
       rewind_events(self.directory.events, at.iteration)
     board = TensorBoard(self.directory.events, self._tensorboard_enabled)
@@ -258,10 +259,12 @@ class Trainer:
   def _validate_all(self, state, num_tasks, label=None):
     """Metric name -> [steps + 1, num_tasks]."""
     seed = randomness.fold(randomness.make_seed(self.seed), "validation")
-    if not self._by_block:
-      return self._evaluate(state, seed, tf.constant(num_tasks))
     blocks = []
     with progress.bar(total=num_tasks, unit="task", desc=label, leave=False) as bar:
+      if not self._by_block:
+        found = self._evaluate(state, seed, tf.constant(num_tasks))
+        bar.update(num_tasks)
+        return found
       for first in range(0, num_tasks, evaluation.BLOCK):
         blocks.append(self._evaluate(state, seed, tf.constant(first // evaluation.BLOCK)))
         bar.update(min(evaluation.BLOCK, num_tasks - first))

@@ -1,10 +1,9 @@
 """training.json: the commands that trained a run, where each began, and how long they trained."""
 
 import contextlib
-import json
 import math
 
-from maml_tf.training.checkpoints import read_regular
+from maml_tf.regular_files import read_table
 
 _NUMBERS = ("iteration", "seconds", "compile_seconds", "validation_seconds", "timed_iterations", "evaluated_iteration")
 
@@ -12,10 +11,8 @@ _NUMBERS = ("iteration", "seconds", "compile_seconds", "validation_seconds", "ti
 def read(path):
   """The record as a dict, without whatever in it is not of its kind; empty where there is none that can be read."""
   try:
-    found = json.loads(read_regular(path).decode("utf-8"))
-  except (OSError, ValueError, RecursionError):
-    return {}
-  if not isinstance(found, dict):
+    found = read_table(path)
+  except (OSError, ValueError):
     return {}
   record = {name: value for name, value in found.items() if name not in _NUMBERS or _counts(value)}
   for name, kind in (("commands", (str, type(None))), ("starts", dict)):

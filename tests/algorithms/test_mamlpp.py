@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from finite_differences import relative_error
-from meta_batches import mlp, regression_batch, spread
+from meta_batches import RNG, mlp, regression_batch, spread
 from method_runs import trains_resumes_and_exports
 
 from maml_tf import MAML
 from maml_tf.algorithms.mamlpp import MAMLPlusPlus, share_of_earlier_steps
 from maml_tf.errors import UserError
 from maml_tf.experiments.algorithms import meta_lr
-from maml_tf.experiments.config import resolve
+from maml_tf.experiments.config import resolve, run_name
 from maml_tf.over_tasks import meta_gradients
 
 RATE, STEPS = 0.05, 3
@@ -52,6 +52,73 @@ def test_every_weight_has_a_step_size_for_every_step(float64):
   rest = {"training/step": weights["training/step"]}
   assert relative_error(lambda w: meta_loss(w | rest), moved, {n: gradients[n] for n in moved}) < 1e-6
   assert all(np.abs(gradients["inner_lr/dense_0/kernel"]) > 0) and gradients["training/step"] == 0
+
+
+def normalised(norm="batch_norm", **settings):
+  """(algorithm with normalisation of every step, its weights, all different)."""
+  algorithm = MAMLPlusPlus(mlp(norm=norm), "mse", RATE, STEPS, per_step_norm=True, **settings)
+  weights = algorithm.initial_weights(0) | spread(algorithm.model.initial_weights(0))
+  rows = {
+    n: weights[n] + 0.5 * RNG(i).normal(size=weights[n].shape) for i, n in enumerate(weights) if "per_step/n" in n
+  }
+  return algorithm, weights | rows
+
+
+def test_every_step_has_its_own_normalisation(float64):
+  """By a loop in the test: the support loss of step k with row k, the query loss after it with the same row."""
+  batch, num_updates = regression_batch(), STEPS + 2
+  algorithm, weights = normalised()
+  model, evaluated = algorithm.model, algorithm.evaluate(weights, batch, num_updates)["loss"].numpy()
+  adapted = algorithm.adapt(weights, batch.support_x, batch.support_y, num_updates)
+  for task in range(3):
+    current = {n: weights[n] for n in model.weight_shapes}
+    for step in range(num_updates + 1):
+      shown = current | {n: weights[f"per_step/{n}"][min(max(step - 1, 0), STEPS - 1)] for n in algorithm._norm_names()}
+      loss = np.mean((model.apply(shown, batch.query_x[task]) - batch.query_y[task]) ** 2)
+      np.testing.assert_allclose(evaluated[step, task], loss, rtol=1e-9)
+      for name in model.weight_shapes:
+        np.testing.assert_allclose(adapted[step][name][task], shown[name], rtol=1e-9, atol=1e-12)
+      row = {n: weights[f"per_step/{n}"][min(step, STEPS - 1)] for n in algorithm._norm_names()}
+      moving = {n: current[n] for n in model.adapted_names}
+      with tf.GradientTape() as tape:
+        tape.watch(moving)
+        error = tf.reduce_mean((model.apply(row | moving, batch.support_x[task]) - batch.support_y[task]) ** 2)
+      gradients = tape.gradient(error, moving)
+      current |= {n: moving[n] - RATE * gradients[n] for n in moving}
+  assert set(adapted[0]) == set(model.weight_shapes)
+
+
+def test_equal_normalisation_of_all_steps_is_one(float64):
+  batch, (algorithm, weights) = regression_batch(), normalised("layer_norm", multi_step_iterations=5)
+  for name in algorithm._norm_names():
+    weights[f"per_step/{name}"] = tf.stack([weights[name]] * STEPS)
+  one = MAMLPlusPlus(mlp(norm="layer_norm"), "mse", RATE, STEPS, multi_step_iterations=5)
+  own = {n: w for n, w in weights.items() if not n.startswith("per_step/")}
+  found, expected = (meta_gradients(a.meta_loss, w, batch) for a, w in ((algorithm, weights), (one, own)))
+  np.testing.assert_allclose(found.loss, expected.loss, rtol=1e-12)
+  for name in one.model.adapted_names:
+    np.testing.assert_allclose(found.gradients[name], expected.gradients[name], rtol=1e-9, atol=1e-12)
+  for name in algorithm._norm_names():
+    total = tf.reduce_sum(found.gradients[f"per_step/{name}"], axis=0)
+    np.testing.assert_allclose(total, expected.gradients[name], rtol=1e-9, atol=1e-12)
+
+
+def test_the_gradient_of_every_steps_normalisation(float64):
+  batch, (algorithm, weights) = regression_batch(), normalised()
+  rows = {n: w for n, w in weights.items() if "per_step/n" in n}
+  rest = {n: w for n, w in weights.items() if n not in rows}
+  gradients = meta_gradients(algorithm.meta_loss, weights, batch).gradients
+  meta_loss = tf.function(lambda w: algorithm.meta_loss(rest | w, batch)[0], autograph=False)
+  assert relative_error(meta_loss, rows, {n: gradients[n] for n in rows}) < 1e-6
+  assert gradients["per_step/at"] == 0
+
+
+def test_runs_without_it_keep_their_names():
+  assert run_name(resolve("omniglot", learner="mamlpp", per_step_norm=False)) == run_name(
+    resolve("omniglot", learner="mamlpp")
+  )
+  with pytest.raises(UserError, match="--per_step_norm=True: expected no such flag, or --norm"):
+    resolve(learner="mamlpp", per_step_norm=True)
 
 
 @pytest.mark.parametrize(("at", "shares"), [

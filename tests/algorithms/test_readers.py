@@ -47,28 +47,12 @@ def of_task(batch, task, query):
   return np.concatenate([support, last[np.newaxis]])
 
 
-class Bare(models.MLP):
-  """Its features are its inputs."""
-
-  def forward(self, weights, x, normalise):
-    return x + 0.0 * weights["dense_0/bias"][0]
-
-
-def bare():
-  return Bare(clusters.WAYS, (1,), (clusters.DIM,), head=False)
-
-
-def sampled(dtype=tf.float64, num_tasks=2):
-  batch = clusters.Clusters(shots=1, queries=2).sample(tf.constant([3, 1]), num_tasks)
-  return batch._replace(support_x=tf.cast(batch.support_x, dtype), query_x=tf.cast(batch.query_x, dtype))
-
-
 # The LSTM -------------------------------------------------------------------------------------------------------------
 
 
 def test_the_lstm_reads_the_support_set_and_then_a_query(float64):
-  algorithm = LSTMReader(bare(), "crossentropy", recurrent_size=3)
-  weights, batch = random_weights(algorithm), sampled()
+  algorithm = LSTMReader(clusters.bare(), "crossentropy", recurrent_size=3)
+  weights, batch = random_weights(algorithm), clusters.sampled()
   outputs = algorithm.predict(algorithm.adapt(weights, batch.support_x, batch.support_y), batch.query_x)
   kernel, recurrent, bias = (w.numpy() for n, w in weights.items() if n.startswith("reader/lstm_cell"))
   for task in range(2):
@@ -123,8 +107,8 @@ def test_attention_is_causal_and_a_query_sees_itself(float64):
 
 def test_snail_with_kept_channels_is_snail_on_whole_sequences(float64):
   """The last position of each whole sequence, support set and one query, through all blocks."""
-  algorithm = SNAIL(bare(), "crossentropy", **SMALL)
-  weights, batch = random_weights(algorithm), sampled()
+  algorithm = SNAIL(clusters.bare(), "crossentropy", **SMALL)
+  weights, batch = random_weights(algorithm), clusters.sampled()
   outputs = algorithm.predict(algorithm.adapt(weights, batch.support_x, batch.support_y), batch.query_x)
   for query in (0, 7):
     x = tf.constant(np.stack([of_task(batch, task, query) for task in range(2)]))
@@ -139,7 +123,7 @@ def test_snail_with_kept_channels_is_snail_on_whole_sequences(float64):
 
 @pytest.mark.parametrize("name", MADE)
 def test_queries_do_not_see_each_other_and_order_can_be_drawn(float64, name):
-  algorithm, batch = MADE[name](bare()), sampled()
+  algorithm, batch = MADE[name](clusters.bare()), clusters.sampled()
   weights = random_weights(algorithm)
   task = algorithm.adapt(weights, batch.support_x, batch.support_y)
   alone = [algorithm.predict(task, batch.query_x[:, i : i + 1]) for i in range(3)]
@@ -194,4 +178,7 @@ def test_a_model_that_does_not_say_its_outputs_needs_their_number():
   network = keras.Sequential([keras.Input((4,)), keras.layers.Dense(6, "relu", dtype="float32")])
   with pytest.raises(UserError, match="num_outputs=None"):
     LSTMReader(models.from_keras(network), "crossentropy")
-  assert LSTMReader(models.from_keras(network), "crossentropy", num_outputs=3).item_size == 10
+  algorithm = LSTMReader(models.from_keras(network), "crossentropy", num_outputs=3)
+  assert algorithm.item_size == 10
+  with pytest.raises(ValueError, match="support_y: label 3"):
+    algorithm.check_batch(clusters.sampled(tf.float32))

@@ -59,9 +59,29 @@ def test_recomputing_is_compared_with_keeping_and_needs_no_pytorch(tmp_path):
   assert "instruction_set" in json.loads(output.read_text())["hardware"]
   names = ["maml_tf, graph", "maml_tf, steps recomputed"]
   assert list(measured["milliseconds"]) == list(measured["peak_memory_bytes"]) == names
-  evaluation = json.loads(output.read_text())["evaluation"]
-  assert list(evaluation["milliseconds_of_a_block"]) == list(evaluation["peak_memory_bytes"])
-  assert evaluation["setting"]["tasks"] == 20 and "as many at a time as fit" in done.stdout
+
+
+def test_an_evaluation_at_once_is_compared_with_one_in_parts(monkeypatch, capsys):
+  class Here:
+    """A contender in this process."""
+
+    def __init__(self, name, *arguments):
+      self.name, self.milliseconds, self.times = name, 1.0, [1.0]
+      loss, _ = images.make_step(name, *arguments)()
+      self.first = {"loss": float(loss), "norm": 0.0, "first_call_s": 0.0}
+
+    def run(self, seconds):
+      self.times.append(seconds)
+
+    def close(self):
+      return 10**9
+
+  monkeypatch.setattr(images, "Worker", Here)
+  small = images.Setting(20, 2, 1, 1, (16, 16, 1), 2, 1, 0.01, False)
+  monkeypatch.setitem(images.SETTINGS, "evaluation", small)
+  results = images.run_evaluation({"filters": 3}, 1, 0.01)
+  assert list(results["milliseconds_of_a_block"]) == [images.AT_ONCE, images.AS_FITS]
+  assert f"{images.AS_FITS} " in capsys.readouterr().out
 
 
 @pytest.mark.skipif(not has_torch(), reason="PyTorch is an extra of its own")

@@ -56,6 +56,7 @@ def scripts():
 def test_commands_name_scripts_and_flags_that_exist(page):
   for script, arguments in commands(documents.read(page)):
     assert script in (PREDICT, DEMO) or (documents.ROOT / script).is_file(), script
+    arguments = arguments[: arguments.index("--")] if "--" in arguments else arguments  # then come those of main.py
     flags = {argument[2:].partition("=")[0] for argument in arguments if argument.startswith("--")} - {"help"}
     given = {name.removeprefix("no") if name.removeprefix("no") in flags_of(script) else name for name in flags}
     assert given <= flags_of(script), (script, arguments)

@@ -14,9 +14,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 sys.path[:0] = [str(pathlib.Path(__file__).parent), str(pathlib.Path(__file__).parents[1])]
 
-import campaign
-import damage
-import subjects
+import campaign  # noqa: E402
+import damage  # noqa: E402
+import subjects  # noqa: E402
 
 
 def main():

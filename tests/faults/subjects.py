@@ -207,8 +207,8 @@ class ImageCache(Subject):
     from PIL import Image
 
     rng = np.random.default_rng(0)
-    for label in range(3):
-      inside = folder / "data" / "train" / f"class_{label}"
+    for split, label in [("val", 8), ("test", 9), *(("train", label) for label in range(3))]:
+      inside = folder / "data" / split / f"class_{label}"
       inside.mkdir(parents=True)
       for index in range(2):
         Image.fromarray(rng.integers(0, 256, [8, 8, 3]).astype(np.uint8)).save(inside / f"{index}.png")

@@ -6,6 +6,8 @@ import pytest
 import tensorflow as tf
 
 from maml_tf import MAML, export, losses, models, tasks
+from maml_tf.algorithms.reptile import Reptile
+from maml_tf.errors import UserError
 from maml_tf.training import learner as learners
 
 L = keras.layers
@@ -294,3 +296,71 @@ def test_losses_nested_otherwise_are_refused():
     maml = MAML(model, loss)
     with pytest.raises(ValueError, match=message):
       maml.meta_gradients(maml.initial_weights(), tasks.TaskBatch(x, y, x, y))
+
+
+def test_reptile_joins_every_part_of_several_inputs_and_outputs():
+  x = {"a": np.ones([2, 3, 2], "f"), "b": np.ones([2, 3, 3], "f")}
+  y = {"r": np.ones([2, 3, 2], "f"), "c": np.zeros([2, 3], "i")}
+  reptile = Reptile(two_by_two(as_dicts=True), {"r": "mse", "c": "crossentropy"}, 0.1)
+  weights = reptile.initial_weights(0)
+  _, gradients = reptile.meta_gradients(weights, tasks.TaskBatch(x, y, x, y))
+  # Support and query examples are the same, so that joined they have the mean loss of either.
+  (_, adapted) = reptile.adapt(weights, x, y, 1)
+  for name, weight in weights.items():
+    np.testing.assert_allclose(gradients[name], weight - tf.reduce_mean(adapted[name], 0), atol=1e-6)
+
+
+def test_several_parts_are_refused_in_exports_and_generators_in_one_line():
+  model = two_by_two(as_dicts=True)
+  maml = MAML(model, {"r": "mse", "c": "crossentropy"})
+  x = {"a": tf.TensorSpec([None, 2]), "b": tf.TensorSpec([None, 3])}
+  y = {"r": tf.TensorSpec([None, 2]), "c": tf.TensorSpec([None], tf.int32)}
+  with pytest.raises(UserError, match=r"support_x: it has several parts.*to_keras") as raised:
+    export.AdaptationModule(maml, maml.initial_weights(), tasks.TaskBatch(x, y, x, y))
+  assert "\n" not in str(raised.value)
+
+  def pairs(rng):
+    while True:
+      yield ({"a": np.ones([3, 2])}, np.ones([3, 1]), {"a": np.ones([3, 2])}, np.ones([3, 1]))
+
+  with pytest.raises(ValueError, match="from_generator: support_x has several parts, expected one array") as raised:
+    tasks.from_generator(pairs)
+  assert "\n" not in str(raised.value)
+
+
+def test_regularisers_of_nested_models_and_of_activities_are_in_the_loss():
+  """L = w^2 (zeros behind w on ones), regulariser r w^2: w' = w - 2 a (1 + r) w."""
+  inner = keras.Sequential(
+    [
+      keras.Input((1,)),
+      L.Dense(1, use_bias=False, kernel_initializer="ones", kernel_regularizer=keras.regularizers.L2(0.5)),
+    ]
+  )
+  model = models.from_keras(keras.Sequential([keras.Input((1,)), inner]), fresh=False)
+  maml = MAML(model, inner_lr=0.1)
+  adapted = maml.adapt(model.initial_weights(None), ONES, 0 * ONES)[-1]
+  np.testing.assert_allclose(np.ravel(next(iter(adapted.values()))), 1 - 0.2 * 1.5, rtol=1e-6)
+  active = one_weight(1.0, activity_regularizer=keras.regularizers.L2(0.5))
+  plain = MAML(active, inner_lr=0.1, regularisation=False).adapt(active.initial_weights(), ONES, 0 * ONES)[-1]
+  with_it = MAML(active, inner_lr=0.1).adapt(active.initial_weights(), ONES, 0 * ONES)[-1]
+  np.testing.assert_allclose(np.ravel(next(iter(plain.values()))), 0.8, rtol=1e-6)
+  # Keras divides the activity's penalty by the examples: 0.5 w^2.
+  np.testing.assert_allclose(np.ravel(next(iter(with_it.values()))), 0.7, rtol=1e-6)
+
+
+def test_models_that_were_saved_and_loaded_begin_from_what_they_have(tmp_path):
+  network = keras.Sequential([keras.Input((1,)), keras.Sequential([keras.Input((1,)), L.Dense(1)], name="nested")])
+  network.compile("sgd", "mse")
+  network.fit(np.ones([8, 1]), np.ones([8, 1]), epochs=1, verbose=0)
+  network.save(tmp_path / "model.keras")
+  loaded = keras.models.load_model(tmp_path / "model.keras")
+  begun = models.from_keras(loaded).starting_weights(0)
+  for ours, theirs in zip(begun.values(), network.trainable_weights, strict=True):
+    np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int64, np.float32, bool])
+def test_labels_of_every_type_that_keras_takes(dtype):
+  labels = tf.constant(np.array([[0, 1]], dtype))
+  assert float(losses.of_tasks(losses.crossentropy, labels, LOGITS)[0]) == pytest.approx(0.22009, abs=1e-5)
+  assert float(losses.accuracy(labels, LOGITS)[0]) == 1.0

@@ -187,6 +187,13 @@ def test_what_has_no_exact_formulation_is_refused_by_the_layers_name(why, graph)
     meta_gradient(maml, batch, graph)
 
 
+@GRAPH
+def test_what_has_no_first_derivative_is_refused_by_the_layers_name(graph):
+  maml, batch = behind_a_weight(layer_of(lambda x: tf.image.adjust_contrast(x, 2.0), "guilty"))
+  with pytest.raises(NotTwiceDifferentiableError, match=r"layer guilty \(Own\).*no derivative of AdjustContrastv2"):
+    meta_gradient(maml, batch, graph)
+
+
 def test_first_order_trains_what_is_refused():
   maml, batch = behind_a_weight(layer_of(REFUSED["ResizeBilinearGrad"]), first_order=True)
   assert meta_gradient(maml, batch, graph=False) == pytest.approx([1.6])

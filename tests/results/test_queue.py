@@ -371,6 +371,17 @@ def test_a_child_that_does_not_stop_is_killed(tmp_path, monkeypatch):
   assert deaf.error() is None
 
 
+@pytest.mark.skipif(not pathlib.Path("/proc/self/autogroup").exists(), reason="nice means the same in all sessions")
+def test_a_child_is_as_nice_as_its_queue_in_a_session_of_its_own(tmp_path):
+  code = "import time\nfrom maml_tf.results.children import Child\n"
+  code += "child = Child(['child.py'], 'log', '.')\nwhile not child.ended():\n  time.sleep(0.1)"
+  (tmp_path / "child.py").write_text("print(open('/proc/self/autogroup').read())")
+  subprocess.run(
+    ["nice", "-n", "7", sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}
+  )
+  assert (tmp_path / "log").read_text().split()[-2:] == ["nice", "7"]
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells a child that its parent died")
 def test_children_end_with_a_queue_that_is_killed(tmp_path):
   (tmp_path / "child.py").write_text(

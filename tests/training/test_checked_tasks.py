@@ -43,7 +43,7 @@ def test_prototypes_are_of_integer_labels_of_one_input():
   algorithm = Prototypical(models.MLP(2, (4,), (1,), head=False))
   with pytest.raises(ValueError, match=r"support_y: it has shape \(2, 4, 2\).*expects integers"):
     algorithm.check_batch(batch(support_y=np.eye(2)[Y]))
-  with pytest.raises(ValueError, match="query_x: it has several parts; Prototypical compares features of one input"):
+  with pytest.raises(ValueError, match="query_x: it has several parts; Prototypical takes the features of one input"):
     algorithm.check_batch(batch(query_x={"a": X, "b": X}))
   with pytest.raises(ValueError, match="expected inputs"):
     algorithm.check_batch(batch(support_x=np.zeros([2, 4, 3]), query_x=np.zeros([2, 4, 3])))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from maml_tf import regular_files
 from maml_tf.errors import UserError
 from maml_tf.training import checkpoints
 from maml_tf.training.checkpoints import CheckpointFolder, DamagedCheckpointError
@@ -272,6 +273,6 @@ def test_a_pipe_in_the_place_of_a_checkpoint_is_damaged_and_not_waited_on(tmp_pa
 def test_files_without_end_are_not_read_to_it(tmp_path):
   path = tmp_path / "large"
   path.write_bytes(b"x" * 11)
-  assert checkpoints.read_regular(path, limit=11) == b"x" * 11
+  assert regular_files.read_regular(path, limit=11) == b"x" * 11
   with pytest.raises(OSError, match="larger"):
-    checkpoints.read_regular(path, limit=10)
+    regular_files.read_regular(path, limit=10)

@@ -9,10 +9,9 @@ from maml_tf.algorithms.pretraining import STEP_SIZES_OF_CLASSES, search_step_si
 from maml_tf.datasets.records import DATASETS
 from maml_tf.errors import UserError
 from maml_tf.experiments import figures, report
-from maml_tf.experiments.algorithms import make_algorithm, meta_lr
+from maml_tf.experiments.algorithms import make_algorithm, meta_optimizer
 from maml_tf.experiments.domains.images import FIFTEEN, RECIPES, plots, published
 from maml_tf.experiments.experiment import Experiment
-from maml_tf.training import optimizers
 from maml_tf.training.learner import SupervisedLearner
 
 FC_HIDDEN = (256, 128, 64, 64)  # Finn et al. 2017, appendix A.1: Omniglot without convolutions
@@ -60,7 +59,7 @@ class ImageExperiment(Experiment):
       train_tasks=self._training_tasks() if self._trains else None,
       eval_tasks=self._validation_tasks() if config.train else None,
       meta_batch_size=config.meta_batch_size,
-      optimizer=optimizers.Adam(meta_lr(config), clip_value=self.recipe.clip),
+      optimizer=meta_optimizer(config, self.recipe.clip),
       eval_updates=config.eval_updates,
       initial_weights=initial_weights,
       metadata={

@@ -5,10 +5,9 @@ import tensorflow as tf
 from maml_tf import evaluation, models, randomness, tasks, tracing
 from maml_tf.algorithms.pretraining import search_step_size
 from maml_tf.experiments import figures, report
-from maml_tf.experiments.algorithms import make_algorithm, meta_lr
+from maml_tf.experiments.algorithms import make_algorithm, meta_optimizer
 from maml_tf.experiments.domains.sinusoid import plots, published
 from maml_tf.experiments.experiment import Experiment
-from maml_tf.training import optimizers
 from maml_tf.training.learner import SupervisedLearner
 
 EVALUATION_SHOTS = (5, 10, 20)  # Finn et al. 2017, appendix: trained with 10, evaluated with 5, 10 and 20
@@ -36,7 +35,7 @@ class SinusoidExperiment(Experiment):
       train_tasks=self._training_tasks(),
       eval_tasks=self._tasks(config.update_batch_size, config.eval_queries),
       meta_batch_size=config.meta_batch_size,
-      optimizer=optimizers.Adam(meta_lr(config)),
+      optimizer=meta_optimizer(config),
       eval_updates=config.eval_updates,
       initial_weights=initial_weights,
       metadata={"config": config.portable()},
