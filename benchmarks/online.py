@@ -8,10 +8,19 @@ import time
 
 import numpy as np
 
+from benchmarks import circumstances
 from benchmarks.images import resident
 
 TASKS, EXAMPLES, BATCH, SIZE, CLASSES = 400, 100, 20, 64, 5
 PARTS = 40
+
+
+def measured(import_tensorflow, num_tasks):
+  """What a results file keeps, printed; TensorFlow is imported by that function."""
+  import_tensorflow()
+  results = run(num_tasks)
+  print("\n".join(report(results)))
+  return {**results, **circumstances.describe()}
 
 
 def run(num_tasks=TASKS):
@@ -21,7 +30,7 @@ def run(num_tasks=TASKS):
   learner = _learner(num_tasks)
   rounds = learner.stream.num_rounds
   state, run_rounds = learner.initial_state(0), _loop(learner)
-  marks = np.unique(np.linspace(0, rounds, PARTS + 1).astype(int)[1:])
+  marks = np.unique(np.linspace(0, rounds, PARTS + 1).astype(int))[1:]
   run_rounds(state, tf.constant(0), tf.constant(1))  # traced, and with what TensorFlow keeps for itself
   times, memory, done = [], [], 0
   for mark in marks:
