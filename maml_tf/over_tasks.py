@@ -64,9 +64,10 @@ def meta_gradients(meta_loss, weights, batch, task_chunk=None, seed=None, limit=
 
 def chunk_of(batch, task_chunk):
   """`task_chunk` where chunks can be computed: in a graph, of a known number of tasks that it divides; else None."""
+  if task_chunk is None or tf.executing_eagerly():
+    return None
   num_tasks = tf.nest.flatten(batch.support_x)[0].shape[0]
-  fits = task_chunk is not None and num_tasks is not None and num_tasks % task_chunk == 0
-  return task_chunk if fits and not tf.executing_eagerly() else None
+  return task_chunk if num_tasks is not None and num_tasks % task_chunk == 0 else None
 
 
 def seed_from(seed, first):
