@@ -37,7 +37,47 @@ LONG_FILES = (
 )
 
 
-def pytest_collection_modifyitems(items):
+# What takes longest and has a shorter sibling that looks at the same: a change runs without them in 20 minutes on two
+# cores, `python -m pytest --long` has them too.
+LONG_TESTS = (
+  "test_benchmark.py::test_contenders_compute_the_same_and_are_compared[miniimagenet",
+  "test_benchmark.py::test_recomputing_is_compared_with_keeping",
+  "test_contract.py::test_a_plug_in_has_no_flags_that_it_does_not_name",
+  "test_datasets.py::test_real_omniglot_is_the_same_from_tfds_and_from_folders",
+  "test_determinism.py::test_another_process_that_goes_on_from_a_checkpoint_ends_with_the_same_bits[sinusoid]",
+  "test_determinism.py::test_another_process_that_goes_on_from_a_checkpoint_ends_with_the_same_bits[miniimagenet]",
+  "test_first_order.py::test_it_trains_resumes_and_exports[boil]",
+  "test_images.py::test_a_run_that_dies_continues_to_the_same_bits",
+  "test_imaml.py::test_it_trains_resumes_and_exports",
+  "test_keras_model.py::test_meta_gradients_in_a_graph_are_second_order_and_equal_the_eager_ones[recurrent]",
+  "test_main.py::test_evaluations_leave_the_results_and_the_time_of_the_training",
+  "test_maml.py::test_meta_gradient_equals_finite_differences[conv_max_pool-5]",
+  "test_maml.py::test_same_loss_and_gradients_in_a_graph_and_compiled[conv_strided-True]",
+  "test_mamlpp.py::test_it_trains_resumes_and_exports",
+  "test_memory.py::test_recomputing_makes_memory_flat_in_the_steps_and_chunks_in_the_tasks",
+  "test_multi_task.py::test_averaging_trains_resumes_and_exports",
+  "test_online.py::test_trained_on_everything_there_is_a_head_for_each_task",
+  "test_policies.py::test_a_killed_run_goes_on_to_the_same_curve[ant_vel]",
+  "test_policies.py::test_every_way_of_training[['--datasource=tabular'",
+  "test_results.py::test_a_kept_checkpoint_continues_to_the_same_bits",
+  "test_results.py::test_evaluations_of_an_older_checkpoint_are_left_out",
+  "test_results.py::test_learning_curves_are_drawn_from_the_results_files",
+  "test_tf1_import.py::test_authors_checkpoint_is_at_chance_before_adapting_and_near_its_accuracy_after",
+  "test_tf1_import.py::test_the_script_names_what_it_cannot_convert",
+  "test_trained_embeddings.py::test_it_goes_on_bit_for_bit[acai]",
+  "test_trained_embeddings.py::test_it_goes_on_bit_for_bit[bigan]",
+)
+
+
+def pytest_addoption(parser):
+  parser.addoption("--long", action="store_true", help="run the tests that take longest as well")
+
+
+def pytest_collection_modifyitems(config, items):
+  if not config.getoption("--long") and len({item.path for item in items}) > 1:  # one file is run as a whole
+    left = [item for item in items if any(name in item.nodeid for name in LONG_TESTS)]
+    config.hook.pytest_deselected(items=left)
+    items[:] = [item for item in items if item not in left]
   items.sort(key=lambda item: item.path.stem not in LONG_FILES)
 
 
@@ -65,5 +105,7 @@ def without_tensorflow(tmp_path_factory):
 def float64():
   """Keras variables and initial weights in float64, for finite differences."""
   keras.config.set_floatx("float64")
+  keras.config.set_dtype_policy("float64")  # which counts for layers, once somebody has set it
   yield
   keras.config.set_floatx("float32")
+  keras.config.set_dtype_policy("float32")

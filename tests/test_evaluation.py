@@ -54,7 +54,7 @@ def independent(accuracy, count):
 def test_published_intervals_are_those_of_the_number_of_queries_that_they_are_said_to_have(task):
   """Up to the printed digits, 3 % (a deviation over 600 tasks is not known better), and what unlike tasks add here."""
   datasource, ways, shots, *_ = task
-  accuracy, share, _ = TABLE_1[task]
+  accuracy, share, *_ = TABLE_1[task]
   printed = 100 * share
   rounding = 0.05 if datasource == "omniglot" else 0.005
   expected = independent(accuracy, ways * queries(datasource, shots))

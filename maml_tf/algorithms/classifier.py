@@ -8,6 +8,7 @@ from typing import ClassVar
 import tensorflow as tf
 
 from maml_tf import losses, over_tasks, tracing
+from maml_tf.algorithms.base import Algorithm
 from maml_tf.algorithms.maml import MAML
 from maml_tf.algorithms.metric import Metric, members
 from maml_tf.algorithms.prototypical import negative_distances
@@ -69,6 +70,13 @@ class FineTuning(OfAllClasses, MAML):
     super().__init__(model, loss, inner_lr, **settings)
     self.ways, self.training_classes = ways, training_classes
     self.inner_lr = dict.fromkeys((*model.adapted_names, *HEAD), inner_lr)
+
+  def check_batch(self, batch):
+    """Labels are of the training classes or, in a task, of its own."""
+    Algorithm.check_batch(self, batch)
+    for name in ("support", "query"):
+      labels, mask = (getattr(batch, f"{name}_{field}") for field in ("y", "mask"))
+      losses.check_labels(labels, max(self.ways, self.training_classes), mask, f"{name}_y")
 
   def ready_tasks(self, weights):
     del weights

@@ -184,7 +184,7 @@ class Job:
     self.child = None
     arguments = next(self._steps)
     self.child = Child(
-      [self.places.root / "scripts" / "main.py", *arguments, *self.queue.flags],
+      ["scripts/main.py", *arguments, *self.queue.flags],  # in the root: what is recorded names no folder
       self.places.own / f"{self.row.name}.log",
       self.places.root,
       locks=(self.lock.fileno(),),

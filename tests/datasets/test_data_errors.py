@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 from real_data import REAL, needs_real_data
 
+from maml_tf import caches
 from maml_tf.datasets import image_bank, image_folder, locate, omniglot
 from maml_tf.datasets.records import DATASETS
 from maml_tf.errors import UserError
@@ -303,7 +304,7 @@ def test_without_locks_both_build_and_one_counts(folder, tmp_path, monkeypatch):
   def refuse(*arguments):
     raise OSError("this file system has no locks")
 
-  monkeypatch.setattr(image_bank.fcntl, "flock", refuse)
+  monkeypatch.setattr(caches.fcntl, "flock", refuse)
   original = image_bank._decode_all
 
   def overtaken(*arguments):

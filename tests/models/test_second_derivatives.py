@@ -132,7 +132,7 @@ def test_fused_batch_normalisation_in_an_own_layer(function):
     np.testing.assert_allclose(function(x), expected, atol=1e-5)
   model = keras.Sequential([keras.Input((2, 2, 1)), L.Conv2D(2, 1), layer_of(function), L.Conv2D(1, 1)])
   maml, batch = MAML(models.from_keras(model), inner_lr=0.5), images_and_labels()
-  assert max(check_meta_gradient(maml, batch, directions=1).errors.values()) < 1e-6
+  assert max(check_meta_gradient(maml, batch, directions=1).errors.values()) < 1e-5  # a bias before it has none
 
 
 def images_and_labels():

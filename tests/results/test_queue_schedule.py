@@ -49,7 +49,7 @@ contents = [json.loads((run / "evaluation.json").read_text()) for run in runs]
 entries = [{"config": c["config"], "iterations": c["training"]["iteration"]} for c in contents]
 entries[0]["evaluation"] = {"wall_seconds": 0.5}
 of = entries[0]["config"]["metatrain_iterations"]
-output.write_text(json.dumps({"runs": entries, "of_iterations": of}))
+output.write_text(json.dumps({"runs": entries, "of_iterations": of, "results": {}}))
 """
 CHECKPOINT = """
 import pathlib, shutil, sys

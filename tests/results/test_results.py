@@ -260,7 +260,7 @@ def test_a_method_without_steps_is_collected_tabulated_and_drawn(tmp_path, monke
   assert (collected["method"], collected["published"], collected["iterations"]) == ("toy", None, 500)
   assert collected["results"]["600"]["15"]["mean"] == [0.9]
   assert collected["runs"][0]["train_command"] == "python scripts/main.py --datasource=omniglot --learner=toy"
-  rows = [row for row in tables.make(tmp_path, ["omniglot"])["omniglot"].plain() if row["method"] == "toy"]
+  rows = [row for row in tables.make(tmp_path, ["images"])["images"].plain() if row["method"] == "toy"]
   assert [(row["1 query"], row["15 queries"], row["published"]) for row in rows] == [(90.0, 90.0, "not printed")]
   (figure,) = figures.images(tmp_path / "results").values()
   assert figure.axes[0].get_legend_handles_labels()[1] == ["Toy nets, 500 of 60,000"]

@@ -86,7 +86,7 @@ def test_a_cell_that_was_not_run_says_so_and_names_its_command(tmp_path):
   assert "python scripts/main.py --datasource=omniglot --conv=False --test_set=True" in commands
   assert all("not run" in row for row in found["omniglot"].rows + found["point"].rows)
   assert found["point"].rows[-1][-1] == Code("python scripts/main.py --datasource=point --baseline=oracle")
-  with_rows = {"sinusoid", "images", "rl", "online", "online_regret"}
+  with_rows = {"sinusoid", "images", "rl", "online", "online_images", "online_pose", "online_regret"}
   assert tables.make(tmp_path).keys() == with_rows  # tables without a row are left out
 
 

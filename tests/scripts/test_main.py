@@ -210,7 +210,8 @@ def test_help_lists_every_flag_with_its_default():
   assert (done.returncode, done.stderr) == (0, "")
   text = " ".join(done.stdout.split())
   for part in (
-    "--metatrain_iterations meta-training iterations (default: sinusoid 70000, omniglot/miniimagenet/folder 60000,",
+    "--metatrain_iterations meta-training iterations (default: sinusoid 70000, "
+    "sine_or_line/omniglot/miniimagenet/folder/mnist 60000,",
     "--[no]stop_grad",
     "--meta_lr step size of the meta-optimiser, Adam (default: quadratics 0.8, others 0.001)",
     "--data_dir folder of the data sets; on the command line MAML_TF_DATA names it, where that is set (default: data)",

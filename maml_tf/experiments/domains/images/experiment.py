@@ -327,11 +327,12 @@ class ImageExperiment(Experiment):
     step = cell.step
     if step is None:  # the method has none, or its last is read
       step = self.config.eval_updates if self._algorithm_class.has_steps else 0
-    row = report.Row("published", {step: 100 * cell.accuracy})
-    if cell.step is None:
+    of_the_paper = cell.step is not None
+    row = report.Row("published (table 1)" if of_the_paper else "published", {step: 100 * cell.accuracy})
+    if not of_the_paper:
       return [row], [f"The published {100 * cell.accuracy:g} % is that of {cell.source}."]
     note = (
-      f"The published {100 * cell.accuracy:g} % ({cell.source}) is read after {cell.step} steps, on test tasks with "
+      f"The published {100 * cell.accuracy:g} % is read after {cell.step} steps, on test tasks with "
       f"{report.count_of(queries, 'query')} per class{', to judge by its interval' if queries < shots else ''}."
     )
     return [row], [note]
